@@ -1,0 +1,158 @@
+//! Times the workloads beside Burn's own modules and prints a table; `cargo xtask bench` builds and
+//! runs it.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use benches::{ARCHITECTURES, Case, Profile, Row, Timer, gemm_peak, print_table};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use seq_core::BackendName;
+
+/// Times the workloads beside Burn's own modules and prints a table.
+#[derive(Parser)]
+struct Args {
+    /// Architectures, all of them by default.
+    #[arg(long, value_delimiter = ',')]
+    arch: Vec<String>,
+    /// Backends, of those compiled in.
+    #[arg(long, value_delimiter = ',', default_value = "ndarray")]
+    backend: Vec<BackendName>,
+    /// Which sizes, and how long.
+    #[arg(long, default_value = "quick")]
+    profile: Profile,
+    /// Append one JSON line a measurement to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Only workloads whose name contains this.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// CPU threads, all cores by default.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Rounds instead of the profile's own.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Neither time Burn's modules nor compare with them.
+    #[arg(long)]
+    ours_only: bool,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let args = Args::parse();
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if threads == 0 {
+        return Err("--threads must be at least 1".into());
+    }
+    if let Some(child) = with_thread_pools(threads)? {
+        return Ok(child);
+    }
+    seq_core::cpu::set_threads(threads);
+
+    let cases = select(&args)?;
+    let (rounds, budget) = match args.profile {
+        Profile::Quick => (3, Duration::from_millis(300)),
+        Profile::Full => (7, Duration::from_secs(1)),
+    };
+    let rounds = args.rounds.unwrap_or(rounds).max(1);
+    eprintln!("measuring the peak of matrix products on {threads} threads");
+    let peak = gemm_peak();
+
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?;
+    let bar = ProgressBar::new((cases.len() * (rounds + 1)) as u64).with_style(style);
+    let mut rows = Vec::new();
+    for case in &cases {
+        rows.extend(measure(case, &args, rounds, budget, &bar));
+    }
+    bar.finish_and_clear();
+
+    print_table(&rows, threads, peak);
+    if let Some(path) = &args.json {
+        write_lines(path, &rows, threads).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let wrong = rows.iter().any(|row| matches!(row.agreement, Some(Err(_))));
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The thread pools of the backends read their size from the environment, once. Where it is not
+/// `threads`, runs this program again with it set, and tells how that ended.
+fn with_thread_pools(threads: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
+    const POOLS: [&str; 2] = ["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"];
+    let count = threads.to_string();
+    if POOLS.iter().all(|pool| std::env::var(pool).is_ok_and(|set| set == count)) {
+        return Ok(None);
+    }
+    let status = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1))
+        .envs(POOLS.map(|pool| (pool, &count)))
+        .status()?;
+    Ok(Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+fn select(args: &Args) -> Result<Vec<Case>, String> {
+    let known = ARCHITECTURES.map(|(name, _)| name);
+    if let Some(unknown) = args.arch.iter().find(|arch| !known.contains(&arch.as_str())) {
+        return Err(format!("no architecture `{unknown}`; there are: {}", known.join(", ")));
+    }
+    let wanted = |name: &str| args.arch.is_empty() || args.arch.iter().any(|arch| arch == name);
+    let cases: Vec<Case> = ARCHITECTURES
+        .into_iter()
+        .filter(|(name, _)| wanted(name))
+        .flat_map(|(_, cases)| cases(args.profile))
+        .filter(|case| case.name.contains(&args.filter))
+        .collect();
+    if cases.is_empty() {
+        return Err(format!("no workload's name contains `{}`", args.filter));
+    }
+    Ok(cases)
+}
+
+/// One row for each backend; ours and Burn's on all of them take turns.
+fn measure(case: &Case, args: &Args, rounds: usize, budget: Duration, bar: &ProgressBar) -> Vec<Row> {
+    bar.set_message(case.name.clone());
+    let compared = !case.scaling && !args.ours_only;
+    let mut sides: Vec<_> = args
+        .backend
+        .iter()
+        .map(|&backend| {
+            let workload = (case.build)(&backend.device());
+            let agreement = compared.then(|| workload.check().map_err(|error| error.to_string()));
+            let ours = Timer::new(budget, || workload.ours());
+            let burn_nn = compared.then(|| Timer::new(budget, || workload.burn_nn()));
+            (backend, workload, agreement, ours, burn_nn)
+        })
+        .collect();
+    bar.inc(1);
+    for _ in 0..rounds {
+        for (_, workload, _, ours, burn_nn) in &mut sides {
+            ours.round(|| workload.ours());
+            if let Some(burn_nn) = burn_nn {
+                burn_nn.round(|| workload.burn_nn());
+            }
+        }
+        bar.inc(1);
+    }
+    let row = |(backend, _, agreement, ours, burn_nn): (BackendName, _, _, Timer, Option<Timer>)| Row {
+        workload: case.name.clone(),
+        backend: backend.name(),
+        flops: case.flops,
+        steps: case.steps,
+        scaling: case.scaling,
+        ours: ours.sample(case.steps),
+        burn_nn: burn_nn.map(|timer| timer.sample(case.steps)),
+        agreement,
+    };
+    sides.into_iter().map(row).collect()
+}
+
+fn write_lines(path: &PathBuf, rows: &[Row], threads: usize) -> Result<(), Box<dyn Error>> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    for line in rows.iter().flat_map(|row| row.lines(threads)) {
+        writeln!(file, "{}", serde_json::to_string(&line)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! The workloads that the benchmarks of this workspace time, each beside Burn's own module with the
+//! same weights.
+//!
+//! An architecture is one file with a `cases` function and one line in [`ARCHITECTURES`]. The program
+//! `bench` and the criterion benches run what they find there.
+
+#![forbid(unsafe_code)]
+
+mod agreement;
+mod lstm;
+mod measure;
+mod report;
+
+pub use agreement::{Agreement, Disagreement, TOLERANCE};
+pub use measure::{Sample, Timer, gemm_peak};
+pub use report::{Line, Row, linearity, print_table};
+
+use burn::tensor::Device;
+
+/// What is known to the benchmarks: a name and the workloads, quick ones or all.
+pub const ARCHITECTURES: [(&str, fn(Profile) -> Vec<Case>); 1] = [("lstm", lstm::cases)];
+
+/// Which workloads are run, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// The sizes that the libraries of other languages are measured at too; three short rounds.
+    Quick,
+    /// More sizes, long sequences, seven longer rounds.
+    Full,
+}
+
+/// A workload that can be made on any device.
+pub struct Case {
+    /// The name without spaces, for instance `lstm_infer/B1_T256_I128_H256_L1`: batch, time, d_input,
+    /// d_hidden, num_layers.
+    pub name: String,
+    /// Multiplications and additions of the matrix products in one run.
+    pub flops: f64,
+    /// Into how many steps the time of one run is divided; 1 where it stands for the whole run.
+    pub steps: usize,
+    /// Whether the case is one of a series over the sequence length alone, which is timed without
+    /// Burn's module and shows that time grows linearly.
+    pub scaling: bool,
+    /// Makes the workload.
+    pub build: Box<dyn Fn(&Device) -> Box<dyn Workload>>,
+}
+
+/// One operation, done by this workspace and by Burn's own module with the same weights and input.
+pub trait Workload {
+    /// One run of this workspace's layer. Returns when the device has finished.
+    fn ours(&self);
+
+    /// One run of Burn's module. Returns when the device has finished.
+    fn burn_nn(&self);
+
+    /// Runs both and compares all that they compute, gradients included.
+    ///
+    /// # Errors
+    ///
+    /// When a value differs by more than [`TOLERANCE`] allows, naming it.
+    fn check(&self) -> Result<Agreement, Disagreement>;
+}

@@ -1,0 +1,181 @@
+use serde::Serialize;
+
+use crate::{Agreement, Sample, TOLERANCE};
+
+/// One workload on one backend.
+pub struct Row {
+    /// The workload's name.
+    pub workload: String,
+    /// The backend's name.
+    pub backend: &'static str,
+    /// Operations in one run.
+    pub flops: f64,
+    /// Into how many steps the times below divide a run.
+    pub steps: usize,
+    /// Whether the row belongs to a series over the sequence length.
+    pub scaling: bool,
+    /// This workspace's layer.
+    pub ours: Sample,
+    /// Burn's module, where it was timed.
+    pub burn_nn: Option<Sample>,
+    /// How well the two agree, where they were compared.
+    pub agreement: Option<Result<Agreement, String>>,
+}
+
+/// A measurement as it stands in the `--json` file: one a line.
+#[derive(Serialize)]
+pub struct Line<'a> {
+    workload: &'a str,
+    peer: String,
+    threads: usize,
+    ms_median: f64,
+    ms_min: f64,
+    ms_max: f64,
+    n: usize,
+}
+
+impl Row {
+    /// The measurements of this row. Burn's is left out where its result is another one.
+    pub fn lines(&self, threads: usize) -> Vec<Line<'_>> {
+        let line = |peer: &str, sample: &Sample| Line {
+            workload: &self.workload,
+            peer: format!("{peer}_{}", self.backend),
+            threads,
+            ms_median: sample.median,
+            ms_min: sample.min,
+            ms_max: sample.max,
+            n: sample.n,
+        };
+        let ours = std::iter::once(line("seq", &self.ours));
+        ours.chain(self.comparable().map(|sample| line("burn_nn", sample))).collect()
+    }
+
+    /// Burn's time, if it computes the same.
+    fn comparable(&self) -> Option<&Sample> {
+        self.burn_nn.as_ref().filter(|_| matches!(self.agreement, Some(Ok(_))))
+    }
+
+    fn gflops(&self) -> f64 {
+        self.flops / (self.ours.median * self.steps as f64) / 1e6
+    }
+
+    fn cells(&self, peak: f64) -> [String; 9] {
+        let on_cpu = ["ndarray", "flex"].contains(&self.backend);
+        let none = || "-".to_owned();
+        let wrong = matches!(self.agreement, Some(Err(_)));
+        [
+            self.workload.clone(),
+            self.backend.to_owned(),
+            milliseconds(self.ours.median),
+            format!("{} .. {}", milliseconds(self.ours.min), milliseconds(self.ours.max)),
+            self.burn_nn.as_ref().map_or_else(none, |sample| milliseconds(sample.median)),
+            match self.comparable() {
+                Some(sample) => format!("{:.2}x", sample.median / self.ours.median),
+                None if wrong => "WRONG".to_owned(),
+                None => none(),
+            },
+            if wrong { none() } else { format!("{:.1}", self.gflops()) },
+            if wrong || !on_cpu { none() } else { format!("{:.0} %", 100.0 * self.gflops() / peak) },
+            match &self.agreement {
+                Some(Ok(agreement)) => format!("{:.0e}", agreement.error),
+                _ => none(),
+            },
+        ]
+    }
+}
+
+fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 1.0 => format!("{ms:.4}"),
+        ms if ms < 100.0 => format!("{ms:.2}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+/// Prints the rows as a table; `peak` is that of [`gemm_peak`](crate::gemm_peak).
+pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
+    const HEAD: [&str; 9] =
+        ["workload", "backend", "ours ms", "min .. max", "burn-nn ms", "faster", "GFLOP/s", "of peak", "error"];
+    let mut table = vec![HEAD.map(str::to_owned)];
+    table.extend(rows.iter().map(|row| row.cells(peak)));
+    let widths: Vec<usize> = (0..HEAD.len())
+        .map(|column| table.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for cells in &table {
+        let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 | 1 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    println!(
+        "\n{threads} threads, f32. Matrix products of the gemm crate reach {peak:.0} GFLOP/s: the peak.\n\
+         Times are medians; those of a step workload are for one step. `error` is the largest difference from\n\
+         burn-nn in outputs, states and, in training, gradients, relative to the largest value; at most {TOLERANCE:.0e}."
+    );
+    for row in rows {
+        if let Some(Err(reason)) = &row.agreement {
+            println!("WRONG {} on {}: {reason}; no ratio is given.", row.workload, row.backend);
+        }
+    }
+    for line in linearity(rows) {
+        println!("{line}");
+    }
+}
+
+/// For each series over the sequence length: how the time grew beside the work, from its first row
+/// to its last.
+pub fn linearity(rows: &[Row]) -> Vec<String> {
+    let operation = |row: &Row| (row.workload.split('/').next().map(str::to_owned), row.backend);
+    let series: Vec<&Row> = rows.iter().filter(|row| row.scaling).collect();
+    let chunks = series.chunk_by(|a, b| operation(a) == operation(b) && a.flops < b.flops);
+    let growth = |rows: &[&Row]| {
+        let (first, last) = (rows.first()?, rows.last()?);
+        let (work, time) = (last.flops / first.flops, last.ours.median / first.ours.median);
+        let names = format!("{} to {} on {}", first.workload, last.workload, last.backend);
+        (rows.len() > 1).then(|| format!("Linear in time: {names}: {work:.0} times the work in {time:.1} times the time."))
+    };
+    chunks.filter_map(growth).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(agreement: Result<Agreement, String>) -> Row {
+        let sample = |median| Sample { median, min: 1.0, max: 9.0, n: 3 };
+        Row {
+            workload: "lstm_infer/B1".to_owned(),
+            backend: "ndarray",
+            flops: 4e6,
+            steps: 1,
+            scaling: false,
+            ours: sample(2.0),
+            burn_nn: Some(sample(5.0)),
+            agreement: Some(agreement),
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_given_only_where_both_compute_the_same() {
+        let right = row(Ok(Agreement { error: 1e-6 }));
+        assert_eq!(right.cells(4.0)[5..8], ["2.50x", "2.0", "50 %"]);
+        assert_eq!(right.lines(2).len(), 2);
+        let wrong = row(Err("another output".to_owned()));
+        assert_eq!(wrong.cells(4.0)[5..8], ["WRONG", "-", "-"]);
+        assert_eq!(wrong.lines(2).len(), 1);
+    }
+
+    #[test]
+    fn growth_is_told_for_a_series() {
+        let at = |flops: f64, median: f64| {
+            let mut row = row(Ok(Agreement::default()));
+            (row.scaling, row.flops, row.ours.median) = (true, flops, median);
+            row
+        };
+        let lines = linearity(&[at(1e6, 1.0), at(64e6, 65.0)]);
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].ends_with("64 times the work in 65.0 times the time."), "{}", lines[0]);
+        assert!(linearity(&[row(Ok(Agreement::default()))]).is_empty());
+    }
+}

@@ -1,0 +1,260 @@
+use burn::config::Config;
+use burn::module::Param;
+use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
+use burn::tensor::{Device, Tensor};
+use seq_core::recurrent::Activation;
+
+use crate::layer::{Lstm, LstmCell, LstmNorm};
+
+/// Configuration of an [`Lstm`], made with [`init`](LstmConfig::init).
+///
+/// The defaults are those of PyTorch's `nn.LSTM`.
+///
+/// ```
+/// use seq_lstm::LstmConfig;
+///
+/// let config = LstmConfig::new(64, 128)
+///     .with_num_layers(2)
+///     .with_dropout(0.1)
+///     .with_forget_bias(Some(1.0));
+/// # #[cfg(feature = "ndarray")]
+/// let lstm = config.init(&Default::default());
+/// ```
+#[derive(Config, Debug)]
+pub struct LstmConfig {
+    /// The width of one input step.
+    pub d_input: usize,
+    /// The width of the cell state and, without a projection, of the hidden state.
+    pub d_hidden: usize,
+    /// How many layers stand over one another, each reading the outputs of the one below.
+    #[config(default = 1)]
+    pub num_layers: usize,
+    /// Whether the gates have biases; two vectors are kept and added, as in PyTorch and cuDNN.
+    #[config(default = true)]
+    pub bias: bool,
+    /// Whether every layer reads both ways; the output is then twice as wide and there is no `step`.
+    #[config(default = false)]
+    pub bidirectional: bool,
+    /// Whether the one direction runs from the end of the sequence; there is no `step` then.
+    #[config(default = false)]
+    pub reverse: bool,
+    /// The width of the hidden state if it is a projection of the cell's output (LSTMP, Sak et al.
+    /// 2014, <https://arxiv.org/abs/1402.1128>).
+    pub d_projection: Option<usize>,
+    /// Whether the gates see the cell state through elementwise weights: input and forget gate the
+    /// old one, the output gate the new one (Gers et al. 2002).
+    #[config(default = false)]
+    pub peephole: bool,
+    /// Whether the input product, the recurrent product and the cell state are layer-normalised
+    /// (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>, equations 20 to 22).
+    #[config(default = false)]
+    pub layer_norm: bool,
+    /// What enters a gate's activation is clipped to plus and minus this, as ONNX's `clip`.
+    pub clip: Option<f64>,
+    /// The cell state is clipped to plus and minus this after every step.
+    pub cell_clip: Option<f64>,
+    /// The activation of the input, forget and output gates.
+    #[config(default = "Activation::Sigmoid")]
+    pub gate_activation: Activation,
+    /// The activation of the candidate cell state.
+    #[config(default = "Activation::Tanh")]
+    pub cell_activation: Activation,
+    /// The activation of the cell state on its way to the output.
+    #[config(default = "Activation::Tanh")]
+    pub hidden_activation: Activation,
+    /// Dropout on the outputs of every layer but the last, while training.
+    #[config(default = 0.0)]
+    pub dropout: f64,
+    /// Dropout inside the recurrence, while training.
+    #[config(default = "RecurrentDropout::new()")]
+    pub recurrent_dropout: RecurrentDropout,
+    /// Units that keep their old value, while training at random and afterwards in expectation.
+    #[config(default = "Zoneout::new()")]
+    pub zoneout: Zoneout,
+    /// How the weights begin. By default uniform within 1/sqrt(d_hidden), as in PyTorch.
+    pub initializer: Option<Initializer>,
+    /// Whether each gate's recurrent weights begin as an orthogonal matrix, which keeps gradients
+    /// from vanishing early in training.
+    #[config(default = false)]
+    pub orthogonal: bool,
+    /// What the forget gate's bias begins at; 1 makes the cell remember from the start (Jozefowicz
+    /// et al. 2015). Without it the bias begins like the weights.
+    pub forget_bias: Option<f64>,
+}
+
+/// Dropout inside the recurrence: one mask a sequence, the same at every step (Gal and Ghahramani
+/// 2016, <https://arxiv.org/abs/1512.05287>).
+///
+/// ```
+/// use seq_lstm::{LstmConfig, RecurrentDropout};
+///
+/// let dropout = RecurrentDropout::new().with_hidden(0.25);
+/// let config = LstmConfig::new(8, 16).with_recurrent_dropout(dropout);
+/// ```
+#[derive(Config, Debug, Copy, PartialEq)]
+pub struct RecurrentDropout {
+    /// On the candidate cell state, which leaves the memory itself untouched (Semeniuta et al. 2016,
+    /// <https://arxiv.org/abs/1603.05118>).
+    #[config(default = 0.0)]
+    pub gates: f64,
+    /// On the hidden state that enters the recurrent product.
+    #[config(default = 0.0)]
+    pub hidden: f64,
+    /// On the cell state (Moon et al. 2015).
+    #[config(default = 0.0)]
+    pub cell: f64,
+}
+
+/// The probability that a unit keeps its old value at a step (Krueger et al. 2017,
+/// <https://arxiv.org/abs/1606.01305>). Drawn anew for every step while training; afterwards the
+/// state is the expected mixture of old and new.
+///
+/// ```
+/// use seq_lstm::{LstmConfig, Zoneout};
+///
+/// let config = LstmConfig::new(8, 16).with_zoneout(Zoneout::new().with_cell(0.5).with_hidden(0.05));
+/// ```
+#[derive(Config, Debug, Copy, PartialEq)]
+pub struct Zoneout {
+    /// Of the hidden state.
+    #[config(default = 0.0)]
+    pub hidden: f64,
+    /// Of the cell state.
+    #[config(default = 0.0)]
+    pub cell: f64,
+}
+
+impl LstmConfig {
+    /// Makes the layer with fresh weights.
+    ///
+    /// # Panics
+    ///
+    /// When a size is zero, a probability is not in `[0, 1)`, a clip is not positive, or both
+    /// `bidirectional` and `reverse` are set.
+    pub fn init(&self, device: &Device) -> Lstm {
+        self.check();
+        let directions = if self.bidirectional { 2 } else { 1 };
+        let cells = (0..self.num_layers * directions)
+            .map(|row| {
+                let d_input = match row / directions {
+                    0 => self.d_input,
+                    _ => directions * self.d_output(),
+                };
+                self.init_cell_of(d_input, device)
+            })
+            .collect();
+        Lstm {
+            cells,
+            dropout: DropoutConfig::new(self.dropout).init(),
+            bidirectional: self.bidirectional,
+            reverse: self.reverse,
+        }
+    }
+
+    /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
+    /// `bidirectional`, `reverse` and `dropout` have no meaning for it.
+    ///
+    /// # Panics
+    ///
+    /// As [`init`](Self::init).
+    pub fn init_cell(&self, device: &Device) -> LstmCell {
+        self.check();
+        self.init_cell_of(self.d_input, device)
+    }
+
+    /// The width of the hidden state.
+    pub(crate) fn d_output(&self) -> usize {
+        self.d_projection.unwrap_or(self.d_hidden)
+    }
+
+    fn init_cell_of(&self, d_input: usize, device: &Device) -> LstmCell {
+        let (hidden, output) = (self.d_hidden, self.d_output());
+        let bound = 1.0 / (hidden as f64).sqrt();
+        let initializer = self.initializer.clone();
+        let initializer = initializer.unwrap_or(Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        });
+        let matrix = |rows: usize, columns: usize| -> Param<Tensor<2>> {
+            initializer.init_with([rows, columns], Some(columns), Some(rows), device)
+        };
+        let vector = |size: usize| -> Param<Tensor<1>> {
+            initializer.init_with([size], Some(output), Some(size), device)
+        };
+        let weight_hh = match self.orthogonal {
+            false => matrix(4 * hidden, output),
+            true => {
+                let gate = || Initializer::Orthogonal { gain: 1.0 }.init([hidden, output], device);
+                let gates = (0..4).map(|_| gate().into_value()).collect();
+                Param::from_tensor(Tensor::cat(gates, 0))
+            }
+        };
+        let bias = |begin: Option<f64>| {
+            self.bias.then(|| match begin {
+                None => vector(4 * hidden),
+                Some(value) => vector(4 * hidden).map(|bias| {
+                    let bias = bias.inner();
+                    let forget = Tensor::full([hidden], value, (&bias.device(), bias.dtype()));
+                    bias.slice_assign([hidden..2 * hidden], forget)
+                }),
+            })
+        };
+        LstmCell {
+            weight_ih: matrix(4 * hidden, d_input),
+            weight_hh,
+            bias_ih: bias(self.forget_bias),
+            bias_hh: bias(self.forget_bias.map(|_| 0.0)),
+            weight_hr: self
+                .d_projection
+                .map(|projection| matrix(projection, hidden)),
+            peephole: self.peephole.then(|| vector(3 * hidden)),
+            norm: self.layer_norm.then(|| LstmNorm {
+                input: LayerNormConfig::new(4 * hidden)
+                    .with_bias(false)
+                    .init(device),
+                hidden: LayerNormConfig::new(4 * hidden)
+                    .with_bias(false)
+                    .init(device),
+                cell: LayerNormConfig::new(hidden).init(device),
+            }),
+            gates_dropout: DropoutConfig::new(self.recurrent_dropout.gates).init(),
+            hidden_dropout: DropoutConfig::new(self.recurrent_dropout.hidden).init(),
+            cell_dropout: DropoutConfig::new(self.recurrent_dropout.cell).init(),
+            zoneout: self.zoneout,
+            clip: self.clip,
+            cell_clip: self.cell_clip,
+            gate_activation: self.gate_activation,
+            cell_activation: self.cell_activation,
+            hidden_activation: self.hidden_activation,
+        }
+    }
+
+    fn check(&self) {
+        let sizes = [
+            ("d_input", Some(self.d_input)),
+            ("d_hidden", Some(self.d_hidden)),
+            ("num_layers", Some(self.num_layers)),
+            ("d_projection", self.d_projection),
+        ];
+        for (name, size) in sizes {
+            assert!(size != Some(0), "{name} must be at least 1");
+        }
+        for (name, clip) in [("clip", self.clip), ("cell_clip", self.cell_clip)] {
+            assert!(
+                clip.is_none_or(|clip| clip > 0.0),
+                "{name} must be positive, is {clip:?}"
+            );
+        }
+        let Zoneout { hidden, cell } = self.zoneout;
+        for (name, prob) in [("zoneout.hidden", hidden), ("zoneout.cell", cell)] {
+            assert!(
+                (0.0..1.0).contains(&prob),
+                "{name} must be in [0, 1), is {prob}"
+            );
+        }
+        assert!(
+            !(self.bidirectional && self.reverse),
+            "a bidirectional LSTM already reads in reverse: set one of `bidirectional` and `reverse`"
+        );
+    }
+}

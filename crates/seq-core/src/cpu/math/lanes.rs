@@ -1,0 +1,233 @@
+//! The maths on one register, the same body for every type and instruction set.
+//!
+//! All five functions start from one reduction (Cody and Waite, Software Manual for the Elementary
+//! Functions, 1980): y = n ln 2 + r with |r| <= ln 2 / 2, then e^r - 1 = r + r² q(r) with a minimax
+//! polynomial q, and 2^n put together in the bits of the exponent. None branches or reads a table.
+
+use crate::cpu::real::{Real, Simd};
+
+/// What the maths knows of a float type.
+pub trait Constants: Sized + 'static {
+    /// Bits of the significand, the implicit one included.
+    const MANTISSA_DIGITS: u32;
+    /// 1.5 2^(MANTISSA_DIGITS - 1): adding it rounds to an integer, which then lies in the low bits.
+    const MAGIC: Self;
+    /// What an exponent is stored with.
+    const EXPONENT_BIAS: Self;
+    /// 1 / ln 2
+    const LOG2_E: Self;
+    /// The leading bits of ln 2, so few that a product with n is exact.
+    const LN_2_HIGH: Self;
+    /// ln 2 - LN_2_HIGH
+    const LN_2_LOW: Self;
+    /// q in e^r - 1 = r + r² q(r), ascending; relative error of the sum below 0.2 ulp.
+    const EXP: &'static [Self];
+    /// Q in 2 artanh(t/2) = t + t³ Q(t²) on t² <= 4/9, ascending; relative error below 0.25 ulp.
+    const ARTANH: &'static [Self];
+
+    /// Below it e^x rounds to 0.
+    const EXP_MIN: Self;
+    /// Above it e^x overflows.
+    const EXP_MAX: Self;
+    /// Above it tanh rounds to 1.
+    const TANH_MAX: Self;
+    /// Above it sigmoid rounds to 1.
+    const SIGMOID_MAX: Self;
+    /// Below it x e^x rounds to 0.
+    const SILU_MIN: Self;
+    /// log2 of a factor that lifts e^x out of the subnormal numbers.
+    const EXP_LIFT: Self;
+    /// 2^-EXP_LIFT
+    const EXP_UNLIFT: Self;
+    /// log2 of a factor that keeps 1 / (x e^x) from overflow.
+    const SILU_LIFT: Self;
+    /// 2^-SILU_LIFT
+    const SILU_UNLIFT: Self;
+}
+
+impl Constants for f32 {
+    const MANTISSA_DIGITS: u32 = f32::MANTISSA_DIGITS;
+    const MAGIC: f32 = 12_582_912.0;
+    const EXPONENT_BIAS: f32 = 127.0;
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN_2_HIGH: f32 = f32::from_bits(0x3f31_7200);
+    const LN_2_LOW: f32 = 1.428_606_8e-6;
+    const EXP: &'static [f32] = &[
+        0.499_999_97,
+        0.166_665_43,
+        0.041_667_2,
+        0.008_366_579,
+        0.001_388_251_4,
+    ];
+    const ARTANH: &'static [f32] = &[0.083_333_02, 0.012_506_727, 0.002_187_641, 0.000_547_109_2];
+    const EXP_MIN: f32 = -104.0;
+    const EXP_MAX: f32 = 89.0;
+    const TANH_MAX: f32 = 10.0;
+    const SIGMOID_MAX: f32 = 30.0;
+    const SILU_MIN: f32 = -109.0;
+    const EXP_LIFT: f32 = 24.0;
+    const EXP_UNLIFT: f32 = 1.0 / (1_u64 << 24) as f32;
+    const SILU_LIFT: f32 = 30.0;
+    const SILU_UNLIFT: f32 = 1.0 / (1_u64 << 30) as f32;
+}
+
+impl Constants for f64 {
+    const MANTISSA_DIGITS: u32 = f64::MANTISSA_DIGITS;
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    const EXPONENT_BIAS: f64 = 1023.0;
+    const LOG2_E: f64 = std::f64::consts::LOG2_E;
+    const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const EXP: &'static [f64] = &[
+        0.5000000000000006,
+        0.16666666666666588,
+        0.04166666666657612,
+        0.008333333333389953,
+        0.0013888888931791077,
+        0.0001984126971833482,
+        2.480150498449742e-05,
+        2.7557407889106535e-06,
+        2.7626158908049095e-07,
+        2.5053763485557783e-08,
+    ];
+    const ARTANH: &'static [f64] = &[
+        0.08333333333334712,
+        0.012499999998765532,
+        0.0022321428951561557,
+        0.0004340272051669071,
+        8.878327185548458e-05,
+        1.875524348522265e-05,
+        4.146214250441975e-06,
+        7.555250453712185e-07,
+        3.383591713686102e-07,
+    ];
+    const EXP_MIN: f64 = -746.0;
+    const EXP_MAX: f64 = 710.0;
+    const TANH_MAX: f64 = 20.0;
+    const SIGMOID_MAX: f64 = 60.0;
+    const SILU_MIN: f64 = -755.0;
+    const EXP_LIFT: f64 = 53.0;
+    const EXP_UNLIFT: f64 = 1.0 / (1_u128 << 53) as f64;
+    const SILU_LIFT: f64 = 66.0;
+    const SILU_UNLIFT: f64 = 1.0 / (1_u128 << 66) as f64;
+}
+
+/// y = n ln 2 + r, and the bits of 2^(n + log2_factor) once they are shifted into place.
+struct Reduced<R: Real, S: Simd> {
+    shifted: R::V<S>,
+    n: R::V<S>,
+    r: R::V<S>,
+}
+
+#[inline(always)]
+fn reduce<R: Real, S: Simd>(s: S, y: R::V<S>, bias: R) -> Reduced<R, S> {
+    let magic = R::splat(s, R::MAGIC + bias);
+    let shifted = R::mul_add(s, y, R::splat(s, R::LOG2_E), magic);
+    let n = R::vsub(s, shifted, magic);
+    let r = R::neg_mul_add(s, n, R::splat(s, R::LN_2_HIGH), y);
+    let r = R::neg_mul_add(s, n, R::splat(s, R::LN_2_LOW), r);
+    Reduced { shifted, n, r }
+}
+
+/// The polynomial with the given coefficients, ascending, by Horner's rule.
+#[inline(always)]
+fn polynomial<R: Real, S: Simd>(s: S, x: R::V<S>, coefficients: &'static [R]) -> R::V<S> {
+    let (&last, rest) = coefficients
+        .split_last()
+        .expect("a polynomial has coefficients");
+    let mut sum = R::splat(s, last);
+    for &c in rest.iter().rev() {
+        sum = R::mul_add(s, sum, x, R::splat(s, c));
+    }
+    sum
+}
+
+/// (e^r - 1) / r for a reduced r.
+#[inline(always)]
+fn expm1_over_r<R: Real, S: Simd>(s: S, r: R::V<S>) -> R::V<S> {
+    let q = polynomial::<R, S>(s, r, R::EXP);
+    R::mul_add(s, q, r, R::splat(s, R::ONE))
+}
+
+/// c + c e^y with c = 2^log2_c, rounded once.
+#[inline(always)]
+fn scaled_exp_plus_1<R: Real, S: Simd>(s: S, y: R::V<S>, c: R, log2_c: R) -> R::V<S> {
+    let Reduced { shifted, r, .. } = reduce::<R, S>(s, y, R::EXPONENT_BIAS + log2_c);
+    let power = R::exponent_from_low_bits(s, shifted);
+    let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, R::splat(s, R::ONE));
+    R::mul_add(s, exp_r, power, R::splat(s, c))
+}
+
+/// x between two limits, or NaN.
+#[inline(always)]
+fn clamp<R: Real, S: Simd>(s: S, x: R::V<S>, low: R, high: R) -> R::V<S> {
+    R::min(s, R::splat(s, high), R::max(s, R::splat(s, low), x))
+}
+
+#[inline(always)]
+pub fn exp<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let x = clamp::<R, S>(s, x, R::EXP_MIN, R::EXP_MAX);
+    let Reduced { shifted, n, r } = reduce::<R, S>(s, x, R::EXPONENT_BIAS + R::EXPONENT_BIAS);
+    // 2^n is out of range at both ends: two factors, of n / 2 each, are not.
+    let half = R::from_f64(0.5);
+    let magic = R::splat(s, R::MAGIC + R::EXPONENT_BIAS);
+    let first = R::mul_add(s, n, R::splat(s, half), magic);
+    let second = R::exponent_from_low_bits(s, R::sub_bits(s, shifted, first));
+    let first = R::exponent_from_low_bits(s, first);
+    let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, R::splat(s, R::ONE));
+    R::vmul(s, R::vmul(s, exp_r, first), second)
+}
+
+/// (e^2|x| - 1) / (e^2|x| + 1), from e^2|x| - 1 so that nothing cancels near 0.
+#[inline(always)]
+pub fn tanh<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let a = R::min(s, R::splat(s, R::TANH_MAX), R::abs(s, x));
+    let Reduced { shifted, r, .. } = reduce::<R, S>(s, R::vadd(s, a, a), R::EXPONENT_BIAS);
+    let power = R::exponent_from_low_bits(s, shifted);
+    let q = polynomial::<R, S>(s, r, R::EXP);
+    let expm1_r = R::mul_add(s, R::vmul(s, r, r), q, r);
+    let power_minus_1 = R::vsub(s, power, R::splat(s, R::ONE));
+    let expm1 = R::mul_add(s, power, expm1_r, power_minus_1);
+    let quotient = R::vdiv(s, expm1, R::vadd(s, expm1, R::splat(s, R::ONE + R::ONE)));
+    R::copysign(s, quotient, x)
+}
+
+/// c / (c + c e^-x) with a small c: e^-x alone overflows where the result is not yet 0.
+#[inline(always)]
+pub fn sigmoid<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let x = clamp::<R, S>(s, x, R::EXP_MIN, R::SIGMOID_MAX);
+    let c = R::EXP_UNLIFT;
+    let sum = scaled_exp_plus_1::<R, S>(s, R::vneg(s, x), c, -R::EXP_LIFT);
+    R::vdiv(s, R::splat(s, c), sum)
+}
+
+/// max(x, 0) + ln(1 + e), e = e^-|x|, where ln(1 + e) = 2 artanh(t / 2) with t = e / (1 + e / 2).
+#[inline(always)]
+pub fn softplus<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let one = R::splat(s, R::ONE);
+    let y = R::max(s, R::splat(s, R::EXP_MIN), R::vneg(s, R::abs(s, x)));
+    let Reduced { shifted, r, .. } = reduce::<R, S>(s, y, R::EXPONENT_BIAS + R::EXP_LIFT);
+    let power = R::exponent_from_low_bits(s, shifted);
+    let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, one);
+    // The product with the lifted power of two is exact, so that a subnormal e is rounded once.
+    let e = R::vmul(s, R::vmul(s, exp_r, power), R::splat(s, R::EXP_UNLIFT));
+    let half = R::splat(s, R::from_f64(0.5));
+    let t = R::vdiv(s, e, R::mul_add(s, e, half, one));
+    let t2 = R::vmul(s, t, t);
+    let tail = polynomial::<R, S>(s, t2, R::ARTANH);
+    let log = R::mul_add(s, R::vmul(s, t2, t), tail, t);
+    R::vadd(s, log, R::max(s, x, R::splat(s, R::ZERO)))
+}
+
+/// c x / (c + c e^-x) as in [`sigmoid`], with c smaller by the factor x.
+#[inline(always)]
+pub fn silu<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let x = R::max(s, R::splat(s, R::SILU_MIN), x);
+    let high = R::splat(s, R::SIGMOID_MAX);
+    let c = R::SILU_UNLIFT;
+    let y = R::vneg(s, R::min(s, high, x));
+    let sum = scaled_exp_plus_1::<R, S>(s, y, c, -R::SILU_LIFT);
+    // c is multiplied last, so that a tiny x keeps its bits; a large x would overflow before that.
+    let product = R::vmul(s, R::vdiv(s, x, sum), R::splat(s, c));
+    R::select_lt(s, high, x, x, product)
+}

@@ -1,0 +1,125 @@
+//! Products with packed weights: the inner loop of the recurrent layers.
+
+use super::{Real, Simd};
+
+/// `acc[m][v] += sum_k rows[m][k] * panel[k][v]`, `depth` steps of `k`; the panel holds `V` registers
+/// a step, one step after the other.
+///
+/// # Safety
+///
+/// Every row must be readable for `depth` elements, the panel for `depth * V` registers.
+#[inline(always)]
+pub unsafe fn accumulate<R: Real, S: Simd, const M: usize, const V: usize>(
+    s: S,
+    depth: usize,
+    rows: [*const R; M],
+    panel: *const R,
+    acc: &mut [[R::V<S>; V]; M],
+) {
+    // A sum takes four cycles until the next can be added to it, and two can begin in each: with few
+    // registers in `acc` several sums are kept for each.
+    // SAFETY: the caller's promise is that of `chains`.
+    unsafe {
+        match M * V {
+            0..=1 => chains::<R, S, M, V, 8>(s, depth, rows, panel, acc),
+            2..=3 => chains::<R, S, M, V, 4>(s, depth, rows, panel, acc),
+            4..=7 => chains::<R, S, M, V, 2>(s, depth, rows, panel, acc),
+            _ => chains::<R, S, M, V, 1>(s, depth, rows, panel, acc),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn chains<R: Real, S: Simd, const M: usize, const V: usize, const C: usize>(
+    s: S,
+    depth: usize,
+    rows: [*const R; M],
+    panel: *const R,
+    acc: &mut [[R::V<S>; V]; M],
+) {
+    let lanes = R::lanes::<S>();
+    let mut sums = [[[R::splat(s, R::ZERO); V]; M]; C];
+    sums[0] = *acc;
+    let whole = depth / C * C;
+    let mut k = 0;
+    // SAFETY: `k` stays below `depth`, up to which rows and panel are readable.
+    unsafe {
+        while k < whole {
+            for (c, sums) in sums.iter_mut().enumerate() {
+                step(s, k + c, rows, panel.add((k + c) * V * lanes), sums);
+            }
+            k += C;
+        }
+        while k < depth {
+            step(s, k, rows, panel.add(k * V * lanes), &mut sums[0]);
+            k += 1;
+        }
+    }
+    for m in 0..M {
+        for v in 0..V {
+            let mut sum = sums[0][m][v];
+            for other in &sums[1..] {
+                sum = R::vadd(s, sum, other[m][v]);
+            }
+            acc[m][v] = sum;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<R: Real, S: Simd, const M: usize, const V: usize>(
+    s: S,
+    k: usize,
+    rows: [*const R; M],
+    weights: *const R,
+    acc: &mut [[R::V<S>; V]; M],
+) {
+    let lanes = R::lanes::<S>();
+    // SAFETY: readable by the promise to `accumulate`.
+    unsafe {
+        let mut w = [R::splat(s, R::ZERO); V];
+        for (v, w) in w.iter_mut().enumerate() {
+            *w = R::load(s, weights.add(v * lanes));
+        }
+        for (row, acc) in rows.iter().zip(acc) {
+            let x = R::splat(s, *row.add(k));
+            for (w, acc) in w.iter().zip(acc) {
+                *acc = R::mul_add(s, x, *w, *acc);
+            }
+        }
+    }
+}
+
+/// How many rows a tile takes at most, so that its sums stay in registers.
+#[inline(always)]
+pub fn max_rows<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 6 } else { 3 }
+}
+
+/// Cuts `rows` into tiles of nearly equal size, none over [`max_rows`]: the first row and the number
+/// of rows of each.
+#[inline(always)]
+pub fn tiles<S: Simd>(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = rows.div_ceil(max_rows::<S>());
+    (0..count).map(move |i| {
+        let first = i * rows / count;
+        (first, (i + 1) * rows / count - first)
+    })
+}
+
+/// Runs `$body` with the constant `$M` equal to `$rows`, from 1 to 6.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! with_rows {
+    ($rows:expr, $M:ident => $body:expr) => {
+        match $rows {
+            1 => { const $M: usize = 1; $body }
+            2 => { const $M: usize = 2; $body }
+            3 => { const $M: usize = 3; $body }
+            4 => { const $M: usize = 4; $body }
+            5 => { const $M: usize = 5; $body }
+            6 => { const $M: usize = 6; $body }
+            rows => unreachable!("a tile of {rows} rows"),
+        }
+    };
+}

@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
+pub mod checkpoint;
+#[cfg(feature = "cpu-kernels")]
+pub mod cpu;
+mod device;
+mod layer;
+mod lengths;
+pub mod models;
+pub mod recurrent;
+mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use device::{BackendName, UnknownBackend, device};
+pub use layer::{Bidirectional, SequenceLayer};
+pub use lengths::Lengths;
+pub use state::{SequenceState, StateError, StateMapper, StateRecord};

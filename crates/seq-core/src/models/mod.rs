@@ -1,0 +1,11 @@
+//! Whole models over any [`SequenceLayer`](crate::SequenceLayer), and what samples from them.
+
+mod language;
+mod sampling;
+#[cfg(feature = "train")]
+mod training;
+
+pub use language::{Generation, LanguageModel, bits_per_char, surprisal};
+pub use sampling::Sampler;
+#[cfg(feature = "train")]
+pub use training::{TextTraining, TrainingFailure};

@@ -1,0 +1,305 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::plan::{Problem, pack};
+use crate::cpu::tile::{accumulate, tiles};
+use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
+use crate::recurrent::cell::{Cell, State};
+use crate::with_rows;
+
+/// How much of the input projection is made ahead of the steps that use it: it stays in the cache.
+const CHUNK_BYTES: usize = 1 << 18;
+
+/// What a layer gives.
+pub(crate) struct Outputs<R> {
+    /// `[batch, time, d_hidden]`
+    pub y: Vec<R>,
+    /// `[batch, d_hidden]`
+    pub hidden: Vec<R>,
+    /// `[batch, d_hidden]`, empty for a cell without one.
+    pub cell: Vec<R>,
+    /// What the backward pass needs, if it was asked for.
+    pub saved: Option<Saved<R>>,
+}
+
+/// What the backward pass needs, step by step and with the hidden units padded.
+#[derive(Clone)]
+pub(crate) struct Saved<R> {
+    /// `[time, batch, G, padded]`
+    pub kept: Arc<Buffer<R>>,
+    /// `[time + 1, batch, padded]`
+    pub hidden: Arc<Buffer<R>>,
+    /// `[time + 1, batch, padded]`, empty for a cell without one.
+    pub cell: Arc<Buffer<R>>,
+}
+
+/// Runs a layer; with `keep`, keeps what the backward pass needs.
+pub(crate) fn forward<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>(
+    cell: &C,
+    problem: &Problem<'_, R>,
+    keep: bool,
+) -> Outputs<R>
+where
+    C: Cell<G, I, H, U>,
+{
+    let Problem { batch, time, d_input, d_hidden, .. } = *problem;
+    let padded = problem.padded();
+    let states = batch * padded;
+    let row = G * padded;
+    let chunk = (CHUNK_BYTES / size_of::<R>() / (batch * row).max(1)).clamp(1, time);
+    // With `keep` every step has its place, otherwise steps reuse that of an earlier one.
+    let (kept_steps, hidden_steps, cell_steps) = match keep {
+        true => (time, time + 1, time + 1),
+        false => (chunk, 2, 1),
+    };
+    // SAFETY: a step writes its sums, then reads them, and writes the states that the next one reads.
+    let (mut kept, mut hidden, mut memory) = unsafe {
+        (
+            Buffer::uninit(kept_steps * batch * row),
+            Buffer::uninit(hidden_steps * states),
+            Buffer::uninit(if C::MEMORY { cell_steps * states } else { 0 }),
+        )
+    };
+    problem.pad(Some(problem.hidden), &mut hidden.as_mut_slice()[..states]);
+    if C::MEMORY {
+        problem.pad(problem.cell, &mut memory.as_mut_slice()[..states]);
+    }
+    let mut y = Vec::with_capacity(batch * time * d_hidden);
+    let pass = Pass {
+        cell,
+        problem,
+        keep,
+        chunk,
+        kept: kept.shared(),
+        hidden: hidden.shared(),
+        memory: memory.shared(),
+        y: Shared::new(y.as_mut_ptr()),
+        biases: &problem.slot_biases(G, C::INPUT, C::RECURRENT),
+        weights: &problem.slot_weights(U),
+    };
+    let arch = Arch::new();
+    Team::run(problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)), |member| {
+        arch.dispatch(Thread { pass: &pass, member });
+    });
+    // SAFETY: the threads have written every position of every sequence.
+    unsafe { y.set_len(batch * time * d_hidden) };
+    let last = |states_of: &Buffer<R>, step: usize| problem.unpad(&states_of.as_slice()[step * states..][..states]);
+    Outputs {
+        y,
+        hidden: last(&hidden, if keep { time } else { time % 2 }),
+        cell: match C::MEMORY {
+            true => last(&memory, if keep { time } else { 0 }),
+            false => Vec::new(),
+        },
+        saved: keep.then(|| Saved {
+            kept: Arc::new(kept),
+            hidden: Arc::new(hidden),
+            cell: Arc::new(memory),
+        }),
+    }
+}
+
+/// A run of a layer, as all threads see it.
+struct Pass<'a, R, C> {
+    cell: &'a C,
+    problem: &'a Problem<'a, R>,
+    keep: bool,
+    chunk: usize,
+    kept: Shared<R>,
+    hidden: Shared<R>,
+    memory: Shared<R>,
+    y: Shared<R>,
+    biases: &'a Buffer<R>,
+    weights: &'a Buffer<R>,
+}
+
+/// One thread of it, which owns some of the hidden units: it keeps their weights in its cache and
+/// meets the others once a step, when the next hidden state is there.
+struct Thread<'a, 'm, R, C, const G: usize, const I: usize, const H: usize, const U: usize> {
+    pass: &'a Pass<'a, R, C>,
+    member: &'a Member<'m>,
+}
+
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> WithSimd
+    for Thread<'_, '_, R, C, G, I, H, U>
+where
+    C: Cell<G, I, H, U>,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let Self { pass, member } = self;
+        let Problem { batch, time, d_input, d_hidden, .. } = *pass.problem;
+        let own = member.share(d_hidden.div_ceil(R::lanes::<S>()));
+        let input = pack::<R, S, I>(own.clone(), d_hidden, d_input, C::INPUT, pass.problem.weight_ih);
+        let recurrent = pack::<R, S, H>(own.clone(), d_hidden, d_hidden, C::RECURRENT, pass.problem.weight_hh);
+        let depth = (d_input * I * R::lanes::<S>(), d_hidden * H * R::lanes::<S>());
+        let mut start = 0;
+        while start < time {
+            let steps = start..time.min(start + pass.chunk);
+            let rows = steps.len() * batch;
+            for (panel, block) in own.clone().enumerate() {
+                let panel = &input.as_slice()[panel * depth.0..];
+                for (first, count) in tiles::<S>(rows) {
+                    // SAFETY: the rows of the chunk are in the buffer, these columns are this
+                    // thread's own, and the panel holds the weights of the block.
+                    unsafe {
+                        with_rows!(count, M => self.project::<S, M>(s, steps.start, first, block, panel.as_ptr()))
+                    }
+                }
+            }
+            for step in steps.clone() {
+                for turn in 0..own.len() {
+                    // To and fro, so that each step begins with what the last one left in the cache.
+                    let panel = if step % 2 == 0 { turn } else { own.len() - 1 - turn };
+                    let block = own.start + panel;
+                    let panel = &recurrent.as_slice()[panel * depth.1..];
+                    for (first, count) in tiles::<S>(batch) {
+                        // SAFETY: as above, and the states before the step were complete at the
+                        // last barrier.
+                        unsafe {
+                            with_rows!(count, M => self.advance::<S, M>(s, step, first, block, panel.as_ptr()))
+                        }
+                    }
+                }
+                member.wait();
+            }
+            start = steps.end;
+        }
+    }
+}
+
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> Thread<'_, '_, R, C, G, I, H, U>
+where
+    C: Cell<G, I, H, U>,
+{
+    /// The sums of one step and sequence: `[G, padded]`.
+    #[inline(always)]
+    unsafe fn sums(&self, step: usize, row: usize) -> *mut R {
+        let pass = self.pass;
+        let slot = if pass.keep { step } else { step % pass.chunk };
+        // SAFETY: the buffer has a place for the step by the choice above.
+        unsafe { pass.kept.at((slot * pass.problem.batch + row) * G * pass.problem.padded()) }
+    }
+
+    /// The input product of `M` rows of a chunk, counted through its steps and sequences, for one
+    /// block of units.
+    #[inline(always)]
+    unsafe fn project<S: Simd, const M: usize>(&self, s: S, start: usize, first: usize, block: usize, panel: *const R) {
+        let pass = self.pass;
+        let problem = pass.problem;
+        let (lanes, padded) = (R::lanes::<S>(), problem.padded());
+        let place = |m: usize| {
+            let index = first + m;
+            (start + index / problem.batch, index % problem.batch)
+        };
+        let rows: [*const R; M] = std::array::from_fn(|m| {
+            let (step, row) = place(m);
+            let position = row * problem.time + problem.position(row, step);
+            problem.x[position * problem.d_input..].as_ptr()
+        });
+        // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
+        unsafe {
+            let mut acc = [[R::splat(s, R::ZERO); I]; M];
+            for i in 0..I {
+                let bias = R::load(s, pass.biases.as_slice().as_ptr().add(i * padded + block * lanes));
+                for acc in &mut acc {
+                    acc[i] = bias;
+                }
+            }
+            accumulate::<R, S, M, I>(s, problem.d_input, rows, panel, &mut acc);
+            for (m, acc) in acc.iter().enumerate() {
+                let (step, row) = place(m);
+                let out = self.sums(step, row);
+                for (i, &sum) in acc.iter().enumerate() {
+                    R::store(s, out.add(i * padded + block * lanes), sum);
+                }
+            }
+        }
+    }
+
+    /// One step of `M` sequences for one block of units.
+    #[inline(always)]
+    unsafe fn advance<S: Simd, const M: usize>(&self, s: S, step: usize, first: usize, block: usize, panel: *const R) {
+        let pass = self.pass;
+        let problem = pass.problem;
+        let (lanes, padded) = (R::lanes::<S>(), problem.padded());
+        let zero = R::splat(s, R::ZERO);
+        let unit = block * lanes;
+        let states = problem.batch * padded;
+        let (from, to) = match pass.keep {
+            true => (step * states, (step + 1) * states),
+            false => (step % 2 * states, (step + 1) % 2 * states),
+        };
+        let (cell_from, cell_to) = if pass.keep { (from, to) } else { (0, 0) };
+        // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
+        unsafe {
+            let bias = pass.biases.as_slice().as_ptr().add(unit);
+            let mut sums = [[zero; G]; M];
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let from_input = self.sums(step, first + m).add(unit);
+                for (g, sum) in sums.iter_mut().enumerate() {
+                    *sum = match g < I {
+                        true => R::load(s, from_input.add(g * padded)),
+                        false => R::load(s, bias.add(g * padded)),
+                    };
+                }
+            }
+            let mut acc: [[R::V<S>; H]; M] = std::array::from_fn(|m| std::array::from_fn(|h| sums[m][G - H + h]));
+            let rows: [*const R; M] = std::array::from_fn(|m| {
+                pass.hidden.at(from + (first + m) * padded).cast_const()
+            });
+            accumulate::<R, S, M, H>(s, problem.d_hidden, rows, panel, &mut acc);
+            for (sums, acc) in sums.iter_mut().zip(&acc) {
+                sums[G - H..].copy_from_slice(acc);
+            }
+
+            let weights: [R::V<S>; U] =
+                std::array::from_fn(|u| R::load(s, pass.weights.as_slice().as_ptr().add(u * padded + unit)));
+            for (m, sums) in sums.into_iter().enumerate() {
+                let row = first + m;
+                let at = row * padded + unit;
+                let before = State {
+                    hidden: R::load(s, pass.hidden.at(from + at)),
+                    cell: match C::MEMORY {
+                        true => R::load(s, pass.memory.at(cell_from + at)),
+                        false => zero,
+                    },
+                };
+                let length = problem.length(row);
+                let active = step < length;
+                let (state, output) = match active {
+                    true => {
+                        let out = pass.cell.forward::<R, S>(s, sums, weights, before);
+                        if pass.keep {
+                            let kept = self.sums(step, row).add(unit);
+                            for (g, &value) in out.kept.iter().enumerate() {
+                                R::store(s, kept.add(g * padded), value);
+                            }
+                        }
+                        (out.state, out.state.hidden)
+                    }
+                    false => (before, zero),
+                };
+                R::store(s, pass.hidden.at(to + at), state.hidden);
+                if C::MEMORY {
+                    R::store(s, pass.memory.at(cell_to + at), state.cell);
+                }
+                let position = row * problem.time + problem.position(row, step);
+                let y = pass.y.at(position * problem.d_hidden + unit);
+                let rest = problem.d_hidden - unit;
+                match rest >= lanes {
+                    true => R::store(s, y, output),
+                    false => R::store_first(s, y, rest, output),
+                }
+            }
+        }
+    }
+}
+
+/// The units of a thread's blocks, those beyond the last hidden unit included.
+#[inline(always)]
+pub(super) fn columns<R: Real, S: Simd>(blocks: &Range<usize>) -> Range<usize> {
+    blocks.start * R::lanes::<S>()..blocks.end * R::lanes::<S>()
+}

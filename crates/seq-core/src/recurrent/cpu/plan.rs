@@ -1,0 +1,148 @@
+use crate::cpu::{Buffer, Real, Simd, threads};
+
+/// Hidden units are padded to this in the kernels' own memory: a whole number of registers of every
+/// instruction set and element type.
+const PADDING: usize = 16;
+
+/// Below this many multiplications a step, a barrier costs more than a second thread saves.
+const WORTH_SHARING: usize = 1 << 15;
+
+/// One layer in one direction with its inputs, all row-major.
+pub(crate) struct Problem<'a, R> {
+    pub batch: usize,
+    pub time: usize,
+    pub d_input: usize,
+    pub d_hidden: usize,
+    /// `[batch, time, d_input]`
+    pub x: &'a [R],
+    /// `[gates * d_hidden, d_input]`
+    pub weight_ih: &'a [R],
+    /// `[gates * d_hidden, d_hidden]`
+    pub weight_hh: &'a [R],
+    /// `[gates * d_hidden]`
+    pub bias_ih: Option<&'a [R]>,
+    /// `[gates * d_hidden]`
+    pub bias_hh: Option<&'a [R]>,
+    /// `[U * d_hidden]`
+    pub weights: Option<&'a [R]>,
+    /// `[batch, d_hidden]`
+    pub hidden: &'a [R],
+    /// `[batch, d_hidden]`
+    pub cell: Option<&'a [R]>,
+    pub lengths: Option<&'a [usize]>,
+    pub reverse: bool,
+}
+
+impl<R: Real> Problem<'_, R> {
+    /// `d_hidden` rounded up, the distance between rows of the kernels' own memory.
+    pub fn padded(&self) -> usize {
+        self.d_hidden.next_multiple_of(PADDING)
+    }
+
+    pub fn length(&self, row: usize) -> usize {
+        self.lengths.map_or(self.time, |lengths| lengths[row])
+    }
+
+    /// Where step `step` of sequence `row` is in `x` and `y`: in reverse a sequence runs from its own
+    /// end, and its padding stays where it is.
+    pub fn position(&self, row: usize, step: usize) -> usize {
+        let length = self.length(row);
+        match self.reverse && step < length {
+            true => length - 1 - step,
+            false => step,
+        }
+    }
+
+    /// How many threads a kernel should use, given its multiplications a step.
+    pub fn threads(&self, multiplications: usize) -> usize {
+        match multiplications < WORTH_SHARING {
+            true => 1,
+            false => threads(),
+        }
+    }
+
+    /// A state `[batch, d_hidden]` in rows of the padded width, the padding zero.
+    pub fn pad(&self, state: Option<&[R]>, out: &mut [R]) {
+        let (hidden, padded) = (self.d_hidden, self.padded());
+        out.fill(R::ZERO);
+        if let Some(state) = state {
+            for (out, row) in out.chunks_mut(padded).zip(state.chunks(hidden)) {
+                out[..hidden].copy_from_slice(row);
+            }
+        }
+    }
+
+    /// The reverse of [`pad`](Self::pad).
+    pub fn unpad(&self, state: &[R]) -> Vec<R> {
+        let rows = state.chunks(self.padded());
+        rows.flat_map(|row| &row[..self.d_hidden]).copied().collect()
+    }
+
+    /// The biases of every slot: `[G, padded]`.
+    pub fn slot_biases<const I: usize, const H: usize>(
+        &self,
+        slots: usize,
+        input: [usize; I],
+        recurrent: [usize; H],
+    ) -> Buffer<R> {
+        let (hidden, padded) = (self.d_hidden, self.padded());
+        let mut out = Buffer::zeroed(slots * padded);
+        let mut add = |slot: usize, bias: Option<&[R]>, gate: usize| {
+            let Some(bias) = bias else { return };
+            let out = &mut out.as_mut_slice()[slot * padded..][..hidden];
+            for (out, &bias) in out.iter_mut().zip(&bias[gate * hidden..]) {
+                *out += bias;
+            }
+        };
+        for (slot, gate) in input.into_iter().enumerate() {
+            add(slot, self.bias_ih, gate);
+        }
+        for (slot, gate) in recurrent.into_iter().enumerate() {
+            add(slots - H + slot, self.bias_hh, gate);
+        }
+        out
+    }
+
+    /// The elementwise weights: `[U, padded]`.
+    pub fn slot_weights(&self, count: usize) -> Buffer<R> {
+        let (hidden, padded) = (self.d_hidden, self.padded());
+        let mut out = Buffer::zeroed(count * padded);
+        if let Some(weights) = self.weights {
+            for (out, row) in out.as_mut_slice().chunks_mut(padded).zip(weights.chunks(hidden)) {
+                out[..hidden].copy_from_slice(row);
+            }
+        }
+        out
+    }
+}
+
+/// Packs the rows of some gates for `tile::accumulate`: for each block of as many units as a register
+/// has lanes, a panel `[depth, V, lanes]`. `weights` is `[gates * d_hidden, depth]`.
+#[inline(always)]
+pub(crate) fn pack<R: Real, S: Simd, const V: usize>(
+    blocks: std::ops::Range<usize>,
+    d_hidden: usize,
+    depth: usize,
+    gates: [usize; V],
+    weights: &[R],
+) -> Buffer<R> {
+    let lanes = R::lanes::<S>();
+    let panel = depth * V * lanes;
+    // SAFETY: the loops below write every element, the lanes beyond `d_hidden` as zeros.
+    let mut out = unsafe { Buffer::uninit(blocks.len() * panel) };
+    for (block, panel) in blocks.zip(out.as_mut_slice().chunks_mut(panel.max(1))) {
+        for (v, gate) in gates.into_iter().enumerate() {
+            for lane in 0..lanes {
+                let unit = block * lanes + lane;
+                let out = panel[v * lanes + lane..].iter_mut().step_by(V * lanes);
+                if unit < d_hidden {
+                    let row = &weights[(gate * d_hidden + unit) * depth..][..depth];
+                    out.zip(row).for_each(|(out, &weight)| *out = weight);
+                } else {
+                    out.for_each(|out| *out = R::ZERO);
+                }
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,232 @@
+mod gradients;
+mod kernels;
+mod leaves;
+mod saving;
+mod sequence;
+mod trial;
+
+use std::sync::Mutex;
+
+use burn::module::Module;
+use burn::tensor::{DType, Device, Tensor};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+
+use super::guarded;
+use crate::{BackendName, Lengths, SequenceLayer};
+use leaves::{Parameters, Prepare};
+use trial::{Limits, Sizes, Trial};
+
+/// The laws that every [`SequenceLayer`] obeys, checked on layers of many sizes.
+///
+/// Each law runs on every backend of the build, in f32 and, where the device has it, in f64 (the
+/// finite differences in f64 alone). Sizes and values are drawn by proptest from a fixed seed;
+/// `PROPTEST_RNG_SEED` takes another one. Parameters are moved away from their initial values a
+/// little, so that none is a plain zero or one, and dropout is off.
+///
+/// Two results agree when they differ by at most 1e-5 (f32) or 1e-13 (f64) of one plus the largest
+/// value of the tensor; gradients, where sums are longer, by ten times as much.
+///
+/// ```no_run
+/// # use burn::tensor::Device;
+/// # use seq_core::SequenceLayer;
+/// use seq_core::testing::Conformance;
+///
+/// /// `make` gives a layer whose widths follow from one small number.
+/// fn check<L: SequenceLayer + 'static>(make: fn(usize, &Device) -> L) {
+///     Conformance::new(make).check();
+/// }
+/// ```
+pub struct Conformance<L: SequenceLayer> {
+    make: Box<dyn Fn(usize, &Device) -> L>,
+    reference: Option<Box<Body<L>>>,
+    cases: u32,
+}
+
+/// What `forward` and `forward_padded` compute.
+type Body<L> = dyn Fn(
+    &L,
+    Tensor<3>,
+    Option<&Lengths>,
+    <L as SequenceLayer>::State,
+) -> (Tensor<3>, <L as SequenceLayer>::State);
+
+/// The generators of random numbers are global, so layers are made one at a time.
+static MAKING: Mutex<()> = Mutex::new(());
+
+impl<L: SequenceLayer> Conformance<L> {
+    /// Checks the layers that `make` gives for a small number, 1 or more, which is to set their
+    /// widths, and a device.
+    pub fn new(make: impl Fn(usize, &Device) -> L + 'static) -> Self {
+        Self { make: Box::new(make), reference: None, cases: 4 }
+    }
+
+    /// Compares the layer with `body` too, its specification in plain tensor operations.
+    pub fn with_reference(
+        mut self,
+        body: impl Fn(&L, Tensor<3>, Option<&Lengths>, L::State) -> (Tensor<3>, L::State) + 'static,
+    ) -> Self {
+        self.reference = Some(Box::new(body));
+        self
+    }
+
+    /// How many random sizes to try a law, beside the fixed ones. Four by default.
+    pub fn with_cases(mut self, cases: u32) -> Self {
+        self.cases = cases;
+        self
+    }
+
+    /// Checks all laws.
+    ///
+    /// # Panics
+    ///
+    /// When a law is broken, saying which and how.
+    pub fn check(&self) {
+        self.streaming();
+        self.causality();
+        self.check_whole();
+    }
+
+    /// Checks the laws of a layer that needs the whole sequence at once, which has no `step` and is
+    /// not causal: all but [`streaming`](Self::streaming) and [`causality`](Self::causality).
+    ///
+    /// # Panics
+    ///
+    /// When a law is broken, saying which and how.
+    pub fn check_whole(&self) {
+        self.padding();
+        self.gradients();
+        self.kernels();
+        self.state();
+        self.saving();
+    }
+
+    /// Law 1: `forward` gives what `step` repeated gives, and what `forward` over any split into
+    /// chunks gives, outputs and last state. To begin without a state is to begin at the initial
+    /// one, to the bit.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn streaming(&self) {
+        self.everywhere("streaming", Limits { batch: 3, time: 12, width: 18 }, sequence::streaming);
+    }
+
+    /// Law 2: a padded batch gives each sequence what it gets alone: outputs, state and gradients.
+    /// Lengths are unsorted, with the full one, one and zero among them. Padding gives zeros and
+    /// gets a zero gradient, and NaN in it changes no bit of anything.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn padding(&self) {
+        self.everywhere("padding", Limits { batch: 5, time: 7, width: 6 }, sequence::padding);
+    }
+
+    /// Law 3: changing `x[t..]` leaves `y[..t]` as it was, to the bit.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn causality(&self) {
+        self.everywhere("causality", Limits { batch: 3, time: 12, width: 18 }, sequence::causality);
+    }
+
+    /// Law 4: gradients through the output and the last state, with respect to the input, every
+    /// parameter and the initial state, agree with central differences in f64 along random
+    /// directions, with and without padding.
+    ///
+    /// The differences are taken over 1e-5 to either side and have to agree to 1e-7 of one plus the
+    /// slope. The layer must be smooth there: give it no kinks, or such as are met almost never.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn gradients(&self) {
+        self.everywhere("gradients", Limits { batch: 2, time: 5, width: 4 }, gradients::differences);
+    }
+
+    /// Law 5: outputs, last state and all gradients are the same on every backend, for contiguous
+    /// and for strided inputs, states, parameters and output gradients, with autodiff and without,
+    /// and by the reference body if there is one.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn kernels(&self) {
+        let first = BackendName::compiled().into_iter().next();
+        let first = first.expect("this build has no backend to check the layer on").device();
+        self.everywhere("kernels", Limits { batch: 5, time: 7, width: 20 }, |trial| {
+            let base = Trial::new(self, trial.sizes, &first, trial.dtype);
+            kernels::agreement(&base, trial, self.reference.as_deref())
+        });
+    }
+
+    /// Law 6: a state saved to bytes and restored goes on to the bit as if nothing had happened;
+    /// rows selected from a state are those sequences' states, and joined again they are the whole
+    /// one; bytes that are not a state of the layer give errors.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn state(&self) {
+        self.everywhere("state", Limits { batch: 4, time: 5, width: 6 }, saving::state);
+    }
+
+    /// Law 7: a module saved, to bytes and to a file, and loaded into a fresh one gives the same
+    /// outputs, to the bit.
+    ///
+    /// # Panics
+    ///
+    /// When the law is broken.
+    pub fn saving(&self) {
+        self.everywhere("saving", Limits { batch: 2, time: 5, width: 6 }, |trial| {
+            saving::module(trial, || self.layer(trial.sizes.width, 0, &trial.device, trial.dtype))
+        });
+    }
+
+    /// Checks a law for fixed corner cases and random sizes, on every backend and in every type.
+    fn everywhere(
+        &self,
+        law: &str,
+        limits: Limits,
+        check: impl Fn(&Trial<L>) -> Result<(), String>,
+    ) {
+        let check = |sizes: Sizes| {
+            for backend in BackendName::compiled() {
+                let device = backend.device();
+                let dtypes = [DType::F32, DType::F64].into_iter();
+                for dtype in dtypes.filter(|dtype| device.supports_dtype(*dtype)) {
+                    guarded(|| check(&Trial::new(self, sizes, &device, dtype))).map_err(|what| {
+                        format!("the law of {law} is broken on {backend} in {dtype:?}: {what}")
+                    })?;
+                }
+            }
+            Ok::<_, String>(())
+        };
+        for sizes in Sizes::corners(limits) {
+            check(sizes).unwrap_or_else(|what| panic!("{what}\nwith {sizes:?}"));
+        }
+        let mut config = Config { cases: self.cases, failure_persistence: None, ..Config::default() };
+        config.max_shrink_iters = 64;
+        if config.rng_seed == RngSeed::Random {
+            config.rng_seed = RngSeed::Fixed(1);
+        }
+        let result = TestRunner::new(config)
+            .run(&Sizes::any(limits), |sizes| check(sizes).map_err(TestCaseError::fail));
+        if let Err(error) = result {
+            panic!("{error}");
+        }
+    }
+
+    /// A layer with autodiff, the same for the same arguments.
+    fn layer(&self, width: usize, seed: u64, device: &Device, dtype: DType) -> L {
+        let device = device.clone().autodiff();
+        // A broken layer may have panicked in here: the lock guards nothing that could be damaged.
+        let turn = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        device.seed(seed);
+        let layer = (self.make)(width, &device).map(&mut Parameters::new(&mut Prepare::new(seed, dtype)));
+        drop(turn);
+        layer
+    }
+}

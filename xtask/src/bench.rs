@@ -1,0 +1,105 @@
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+
+use crate::command::{Result, cargo, run};
+use crate::peers;
+
+/// Times the layers beside Burn's own modules, and beside PyTorch and others with `--peers`.
+///
+/// Forward, training step and streaming step across sizes, with the same weights as Burn's module and
+/// in turns with it. Prints the time, its spread, how many times faster, the GFLOP/s achieved, and
+/// their share of what matrix products reach on this machine. Where outputs or gradients disagree no
+/// ratio is given and the command fails. Quick takes under two minutes once it is built.
+#[derive(Args)]
+pub struct Bench {
+    /// Only these architectures, for instance `lstm`; by default all.
+    #[arg(long, value_delimiter = ',')]
+    arch: Vec<String>,
+    /// Backends: `ndarray`, `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`.
+    #[arg(long, value_delimiter = ',', default_value = "ndarray")]
+    backend: Vec<String>,
+    /// `quick`, or `full` with more sizes and sequences of up to 65,536 steps.
+    #[arg(long, value_enum, default_value_t = Profile::Quick)]
+    profile: Profile,
+    /// Append one JSON line a measurement to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only workloads whose name contains this, for instance `train/B32`.
+    #[arg(long, value_name = "SUBSTR")]
+    filter: Option<String>,
+    /// CPU threads, for the kernels and for Burn alike; by default one for each core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Rounds in which the operations take turns; by default 3, in `full` 7.
+    #[arg(long, value_name = "N")]
+    rounds: Option<usize>,
+    /// Also time PyTorch, onnxruntime, OpenVINO and JAX, in turns with ours. Installs them under
+    /// `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has them.
+    #[arg(long)]
+    peers: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Profile {
+    Quick,
+    Full,
+}
+
+impl Bench {
+    /// Builds the program that measures, and runs it.
+    pub fn run(&self) -> Result {
+        eprintln!("building the benchmarks; the first time this compiles Burn, some ten minutes on two cores");
+        run(self.cargo("build").args(["--bin", "bench"]))?;
+        if !self.peers {
+            return run(self.bench(self.json.as_ref()).args(self.rounds()));
+        }
+        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let rounds = self.rounds.unwrap_or(3).max(1);
+        peers::compare(&peers::Comparison {
+            first: &|json| run(self.bench(Some(json)).args(self.rounds())),
+            again: &|json| run(self.bench(Some(json)).args(["--ours-only", "--rounds", "1"])),
+            rounds,
+            threads,
+            filter: self.filter.as_deref().unwrap_or_default(),
+            json: self.json.as_deref(),
+        })
+    }
+
+    /// `cargo build` or `cargo run` of the release build with the backends asked for. The CPU backends
+    /// are in every build.
+    fn cargo(&self, verb: &str) -> Command {
+        let on_gpu = |name: &&String| !["ndarray", "flex"].contains(&name.as_str());
+        let features: Vec<&str> = self.backend.iter().filter(on_gpu).map(String::as_str).collect();
+        let mut command = cargo();
+        command.args([verb, "--release", "--package", "benches"]);
+        if !features.is_empty() {
+            command.args(["--features", &features.join(",")]);
+        }
+        command
+    }
+
+    fn bench(&self, json: Option<&PathBuf>) -> Command {
+        let mut command = self.cargo("run");
+        command.args(["--quiet", "--bin", "bench", "--", "--backend", &self.backend.join(",")]);
+        command.args(["--profile", if self.profile == Profile::Full { "full" } else { "quick" }]);
+        if !self.arch.is_empty() {
+            command.args(["--arch", &self.arch.join(",")]);
+        }
+        if let Some(filter) = &self.filter {
+            command.args(["--filter", filter]);
+        }
+        if let Some(threads) = self.threads {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        if let Some(json) = json {
+            command.arg("--json").arg(json);
+        }
+        command
+    }
+
+    fn rounds(&self) -> Vec<String> {
+        self.rounds.map(|rounds| vec!["--rounds".to_owned(), rounds.to_string()]).unwrap_or_default()
+    }
+}

@@ -1,0 +1,77 @@
+use clap::{Args, ValueEnum};
+
+use crate::command::{Result, cargo, run};
+
+/// Runs the unit, golden, conformance, doc and example tests.
+///
+/// The tests of a kernel run on every backend that is compiled in; all others run on the backend
+/// chosen here, one run for each, out of one build.
+#[derive(Args)]
+pub struct Test {
+    /// Where to run: `wgpu` needs a Vulkan, Metal or DirectX driver; Mesa's lavapipe will do.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::Ndarray, Backend::Flex])]
+    backend: Vec<Backend>,
+    /// Only this crate, by its folder in `crates`: `lstm`, `seq-core`, ...
+    #[arg(long = "crate", value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// Where tests run.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Backend {
+    /// Burn's older CPU backend, the default of the crates.
+    Ndarray,
+    /// Burn's newer CPU backend.
+    Flex,
+    /// The GPU, by way of wgpu.
+    Wgpu,
+    /// All of them.
+    All,
+}
+
+impl Test {
+    /// Runs the tests.
+    pub fn run(&self) -> Result {
+        let backends = match self.backend.contains(&Backend::All) {
+            true => vec![Backend::Ndarray, Backend::Flex, Backend::Wgpu],
+            false => self.backend.clone(),
+        };
+        let gpu = backends.contains(&Backend::Wgpu);
+        let package = self.only.as_deref().map(package).transpose()?;
+        backends.into_iter().try_for_each(|backend| test(backend, gpu, package.as_deref()))
+    }
+}
+
+/// Tests `package`, or the workspace, with `backend` as the default device. The build has `wgpu` where
+/// `gpu` is true, and both CPU backends always: that keeps the number of different builds at two.
+pub fn test(backend: Backend, gpu: bool, package: Option<&str>) -> Result {
+    let name = match backend {
+        Backend::Ndarray => "ndarray",
+        Backend::Flex => "flex",
+        Backend::Wgpu => "wgpu",
+        Backend::All => unreachable!("split up before"),
+    };
+    let mut command = cargo();
+    command.arg("test");
+    match package {
+        // Not every crate has backends to choose among.
+        Some("seq-data") => command.args(["--package", "seq-data"]),
+        Some(package) => command.args(["--package", package, "--features", features(gpu)]),
+        None => command.args(["--workspace", "--features", features(gpu)]),
+    };
+    run(command.env("BURN_DEVICE", name))
+}
+
+/// What is added to the default features.
+pub fn features(gpu: bool) -> &'static str {
+    if gpu { "flex,wgpu" } else { "flex" }
+}
+
+/// The package in the folder `crates/name`.
+fn package(name: &str) -> Result<String> {
+    let package = format!("seq-{}", name.trim_start_matches("seq-"));
+    match crate::command::root().join("crates").join(name.trim_start_matches("seq-")).is_dir() || package == "seq-core" {
+        true => Ok(package),
+        false => Err(format!("there is no crate `{name}` in `crates`").into()),
+    }
+}
