@@ -25,7 +25,10 @@ pub struct Disagreement {
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, error } = self;
-        write!(f, "{what} differs from the reference by {error:.1e}, allowed is {TOLERANCE:.0e}")
+        write!(
+            f,
+            "{what} differs from the reference by {error:.1e}, allowed is {TOLERANCE:.0e}"
+        )
     }
 }
 
@@ -44,17 +47,33 @@ impl Agreement {
         reference: Tensor<D>,
     ) -> Result<Self, Disagreement> {
         let same_shape = ours.dims() == reference.dims();
-        let values = |x: Tensor<D>| x.into_data().convert::<f64>().try_into_vec::<f64>().unwrap_or_default();
+        let values = |x: Tensor<D>| {
+            x.into_data()
+                .convert::<f64>()
+                .try_into_vec::<f64>()
+                .unwrap_or_default()
+        };
         let (ours, reference) = (values(ours), values(reference));
-        let scale = reference.iter().fold(f64::MIN_POSITIVE, |max, x| max.max(x.abs()));
+        let scale = reference
+            .iter()
+            .fold(f64::MIN_POSITIVE, |max, x| max.max(x.abs()));
         // A sum of all differences is NaN when one is, which `max` alone would overlook.
         let differences = ours.iter().zip(&reference).map(|(x, y)| (x - y).abs());
         let (max, sum) = differences.fold((0.0, 0.0), |(max, sum), d| (f64::max(max, d), sum + d));
-        let error = if same_shape && f64::is_finite(sum) { max / scale } else { f64::NAN };
-        if error <= TOLERANCE {
-            Ok(Self { error: self.error.max(error) })
+        let error = if same_shape && f64::is_finite(sum) {
+            max / scale
         } else {
-            Err(Disagreement { what: what.to_owned(), error })
+            f64::NAN
+        };
+        if error <= TOLERANCE {
+            Ok(Self {
+                error: self.error.max(error),
+            })
+        } else {
+            Err(Disagreement {
+                what: what.to_owned(),
+                error,
+            })
         }
     }
 }

@@ -27,7 +27,13 @@ struct Size {
 }
 
 const fn size([batch, time, d_input, d_hidden, num_layers]: [usize; 5]) -> Size {
-    Size { batch, time, d_input, d_hidden, num_layers }
+    Size {
+        batch,
+        time,
+        d_input,
+        d_hidden,
+        num_layers,
+    }
 }
 
 const QUICK: [(Kind, Size); 7] = [
@@ -60,7 +66,10 @@ const FULL: [(Kind, Size); 13] = [
 const SCALING: [usize; 4] = [1024, 4096, 16384, 65536];
 
 pub fn cases(profile: Profile) -> Vec<Case> {
-    let mut cases: Vec<Case> = QUICK.into_iter().map(|(kind, size)| case(kind, size, false)).collect();
+    let mut cases: Vec<Case> = QUICK
+        .into_iter()
+        .map(|(kind, size)| case(kind, size, false))
+        .collect();
     if profile == Profile::Full {
         cases.extend(FULL.into_iter().map(|(kind, size)| case(kind, size, false)));
         for kind in [Kind::Infer, Kind::Train] {
@@ -71,7 +80,13 @@ pub fn cases(profile: Profile) -> Vec<Case> {
 }
 
 fn case(kind: Kind, size: Size, scaling: bool) -> Case {
-    let Size { batch, time, d_input, d_hidden, num_layers } = size;
+    let Size {
+        batch,
+        time,
+        d_input,
+        d_hidden,
+        num_layers,
+    } = size;
     let sizes = format!("B{batch}_T{time}_I{d_input}_H{d_hidden}_L{num_layers}");
     Case {
         name: match kind {
@@ -88,7 +103,14 @@ fn case(kind: Kind, size: Size, scaling: bool) -> Case {
 
 fn flops(kind: Kind, size: Size) -> f64 {
     let layer = |layer: usize| {
-        let (input, hidden) = (if layer == 0 { size.d_input } else { size.d_hidden }, size.d_hidden);
+        let (input, hidden) = (
+            if layer == 0 {
+                size.d_input
+            } else {
+                size.d_hidden
+            },
+            size.d_hidden,
+        );
         let forward = input + hidden;
         let backward = match (kind, layer) {
             (Kind::Train, 0) => forward + hidden,
@@ -124,7 +146,11 @@ impl LstmWorkload {
             .init(&device);
         let time = if kind == Kind::Step { 1 } else { size.time };
         let random = |width| {
-            Tensor::random([size.batch, time, width], Distribution::Uniform(-1.0, 1.0), &device)
+            Tensor::random(
+                [size.batch, time, width],
+                Distribution::Uniform(-1.0, 1.0),
+                &device,
+            )
         };
         Self {
             kind,
@@ -191,12 +217,15 @@ impl LstmWorkload {
             ];
             for (name, weight, linear) in weights {
                 let what = format!("the gradient of {name} of layer {layer}");
-                let rows = gates(lstm).map(|gate| gradient(&linear(gate).weight, burn_nn).transpose());
+                let rows =
+                    gates(lstm).map(|gate| gradient(&linear(gate).weight, burn_nn).transpose());
                 let reference = Tensor::cat(rows.to_vec(), 0);
                 agreement = agreement.compare(&what, gradient(weight, ours), reference)?;
             }
-            let biases: [(_, _, &dyn Fn(&GateController) -> Linear); 2] =
-                [("bias_ih", &cell.bias_ih, &inputs), ("bias_hh", &cell.bias_hh, &hiddens)];
+            let biases: [(_, _, &dyn Fn(&GateController) -> Linear); 2] = [
+                ("bias_ih", &cell.bias_ih, &inputs),
+                ("bias_hh", &cell.bias_hh, &hiddens),
+            ];
             for (name, bias, linear) in biases {
                 let what = format!("the gradient of {name} of layer {layer}");
                 let rows = gates(lstm).map(|gate| gradient(bias_of(&linear(gate).bias), burn_nn));
@@ -229,10 +258,14 @@ impl Workload for LstmWorkload {
 
     fn check(&self) -> Result<Agreement, Disagreement> {
         let ((y, state), (reference, reference_states)) = match self.kind {
-            Kind::Infer | Kind::Train => (self.ours.forward(self.x.clone(), None), self.burn_nn_forward()),
+            Kind::Infer | Kind::Train => (
+                self.ours.forward(self.x.clone(), None),
+                self.burn_nn_forward(),
+            ),
             Kind::Step => (self.our_stream(), self.burn_nn_stream()),
         };
-        let mut agreement = Agreement::default().compare("the output", y.clone(), reference.clone())?;
+        let mut agreement =
+            Agreement::default().compare("the output", y.clone(), reference.clone())?;
         for (ours, reference) in state.cells.into_iter().zip(reference_states) {
             agreement = agreement
                 .compare("the final hidden state", ours.hidden, reference.hidden)?
@@ -260,8 +293,14 @@ fn burn_nn_lstm(ours: &Lstm, device: &Device) -> Vec<nn::Lstm> {
             Some(Param::from_data(rows.into_data(), device))
         };
         let gate = |gate: usize| GateController {
-            input_transform: Linear { weight: weight(&cell.weight_ih, gate), bias: bias(&cell.bias_ih, gate) },
-            hidden_transform: Linear { weight: weight(&cell.weight_hh, gate), bias: bias(&cell.bias_hh, gate) },
+            input_transform: Linear {
+                weight: weight(&cell.weight_ih, gate),
+                bias: bias(&cell.bias_ih, gate),
+            },
+            hidden_transform: Linear {
+                weight: weight(&cell.weight_hh, gate),
+                bias: bias(&cell.bias_hh, gate),
+            },
         };
         let mut lstm = nn::LstmConfig::new(cell.d_input(), hidden, true).init(device);
         lstm.input_gate = gate(0);
@@ -280,7 +319,10 @@ fn gates(lstm: &nn::Lstm) -> [&GateController; 4] {
 }
 
 fn gradient<const D: usize>(param: &Param<Tensor<D>>, gradients: &Gradients) -> Tensor<D> {
-    param.val().grad(gradients).expect("a gradient for every parameter")
+    param
+        .val()
+        .grad(gradients)
+        .expect("a gradient for every parameter")
 }
 
 fn bias_of(bias: &Option<Param<Tensor<1>>>) -> &Param<Tensor<1>> {
@@ -295,9 +337,18 @@ mod tests {
     fn operations_are_counted_as_in_the_libraries_measured_beside() {
         let small = size([2, 3, 5, 7, 1]);
         assert_eq!(flops(Kind::Infer, small), 2.0 * 6.0 * 28.0 * 12.0);
-        assert_eq!(flops(Kind::Train, small), 2.0 * 6.0 * 28.0 * (12.0 + 12.0 + 7.0));
-        let stacked = Size { num_layers: 2, ..small };
-        assert_eq!(flops(Kind::Infer, stacked), 2.0 * 6.0 * 28.0 * (12.0 + 14.0));
+        assert_eq!(
+            flops(Kind::Train, small),
+            2.0 * 6.0 * 28.0 * (12.0 + 12.0 + 7.0)
+        );
+        let stacked = Size {
+            num_layers: 2,
+            ..small
+        };
+        assert_eq!(
+            flops(Kind::Infer, stacked),
+            2.0 * 6.0 * 28.0 * (12.0 + 14.0)
+        );
     }
 
     #[test]
@@ -305,14 +356,17 @@ mod tests {
         for backend in seq_core::BackendName::compiled() {
             for kind in [Kind::Infer, Kind::Train, Kind::Step] {
                 let workload = LstmWorkload::new(kind, size([3, 5, 4, 7, 2]), &backend.device());
-                workload.check().unwrap_or_else(|error| panic!("{backend}: {error}"));
+                workload
+                    .check()
+                    .unwrap_or_else(|error| panic!("{backend}: {error}"));
             }
         }
     }
 
     #[test]
     fn another_weight_is_a_disagreement() {
-        let mut workload = LstmWorkload::new(Kind::Train, size([2, 3, 4, 5, 1]), &Device::default());
+        let mut workload =
+            LstmWorkload::new(Kind::Train, size([2, 3, 4, 5, 1]), &Device::default());
         let cell = &mut workload.ours.cells[0];
         cell.weight_hh = cell.weight_hh.clone().map(|weight| weight.mul_scalar(1.01));
         assert!(workload.check().is_err());

@@ -33,7 +33,11 @@ impl Timer {
         run();
         let once = start.elapsed().max(Duration::from_nanos(1));
         let runs = Self::SHORTEST.as_nanos().div_ceil(once.as_nanos()) as u32;
-        Self { budget, runs, milliseconds: Vec::new() }
+        Self {
+            budget,
+            runs,
+            milliseconds: Vec::new(),
+        }
     }
 
     /// Takes samples for one round: one at least.
@@ -44,7 +48,8 @@ impl Timer {
             for _ in 0..self.runs {
                 run();
             }
-            self.milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / f64::from(self.runs));
+            self.milliseconds
+                .push(start.elapsed().as_secs_f64() * 1e3 / f64::from(self.runs));
             if round.elapsed() >= self.budget {
                 break;
             }
@@ -57,11 +62,20 @@ impl Timer {
     ///
     /// When no round was taken.
     pub fn sample(&self, steps: usize) -> Sample {
-        let mut ms: Vec<f64> = self.milliseconds.iter().map(|ms| ms / steps as f64).collect();
+        let mut ms: Vec<f64> = self
+            .milliseconds
+            .iter()
+            .map(|ms| ms / steps as f64)
+            .collect();
         ms.sort_by(f64::total_cmp);
         let n = ms.len();
         let median = (ms[(n - 1) / 2] + ms[n / 2]) / 2.0;
-        Sample { median, min: ms[0], max: ms[n - 1], n }
+        Sample {
+            median,
+            min: ms[0],
+            max: ms[n - 1],
+            n,
+        }
     }
 }
 
@@ -73,7 +87,14 @@ pub fn gemm_peak() -> f64 {
         let mut out = vec![0.0_f32; n * n];
         let fastest = (0..5).fold(f64::INFINITY, |fastest, _| {
             let start = Instant::now();
-            product([n, n, n], Matrix::rows(&a, n), Matrix::rows(&b, n), &mut out, n, false);
+            product(
+                [n, n, n],
+                Matrix::rows(&a, n),
+                Matrix::rows(&b, n),
+                &mut out,
+                n,
+                false,
+            );
             fastest.min(start.elapsed().as_secs_f64())
         });
         2.0 * (n as f64).powi(3) / fastest / 1e9
@@ -87,7 +108,12 @@ mod tests {
 
     fn sample(milliseconds: &[f64], steps: usize) -> Sample {
         let milliseconds = milliseconds.to_vec();
-        Timer { budget: Duration::ZERO, runs: 1, milliseconds }.sample(steps)
+        Timer {
+            budget: Duration::ZERO,
+            runs: 1,
+            milliseconds,
+        }
+        .sample(steps)
     }
 
     #[test]

@@ -47,12 +47,15 @@ impl Row {
             n: sample.n,
         };
         let ours = std::iter::once(line("seq", &self.ours));
-        ours.chain(self.comparable().map(|sample| line("burn_nn", sample))).collect()
+        ours.chain(self.comparable().map(|sample| line("burn_nn", sample)))
+            .collect()
     }
 
     /// Burn's time, if it computes the same.
     fn comparable(&self) -> Option<&Sample> {
-        self.burn_nn.as_ref().filter(|_| matches!(self.agreement, Some(Ok(_))))
+        self.burn_nn
+            .as_ref()
+            .filter(|_| matches!(self.agreement, Some(Ok(_))))
     }
 
     fn gflops(&self) -> f64 {
@@ -67,15 +70,29 @@ impl Row {
             self.workload.clone(),
             self.backend.to_owned(),
             milliseconds(self.ours.median),
-            format!("{} .. {}", milliseconds(self.ours.min), milliseconds(self.ours.max)),
-            self.burn_nn.as_ref().map_or_else(none, |sample| milliseconds(sample.median)),
+            format!(
+                "{} .. {}",
+                milliseconds(self.ours.min),
+                milliseconds(self.ours.max)
+            ),
+            self.burn_nn
+                .as_ref()
+                .map_or_else(none, |sample| milliseconds(sample.median)),
             match self.comparable() {
                 Some(sample) => format!("{:.2}x", sample.median / self.ours.median),
                 None if wrong => "WRONG".to_owned(),
                 None => none(),
             },
-            if wrong { none() } else { format!("{:.1}", self.gflops()) },
-            if wrong || !on_cpu { none() } else { format!("{:.0} %", 100.0 * self.gflops() / peak) },
+            if wrong {
+                none()
+            } else {
+                format!("{:.1}", self.gflops())
+            },
+            if wrong || !on_cpu {
+                none()
+            } else {
+                format!("{:.0} %", 100.0 * self.gflops() / peak)
+            },
             match &self.agreement {
                 Some(Ok(agreement)) => format!("{:.0e}", agreement.error),
                 _ => none(),
@@ -94,18 +111,37 @@ fn milliseconds(ms: f64) -> String {
 
 /// Prints the rows as a table; `peak` is that of [`gemm_peak`](crate::gemm_peak).
 pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
-    const HEAD: [&str; 9] =
-        ["workload", "backend", "ours ms", "min .. max", "burn-nn ms", "faster", "GFLOP/s", "of peak", "error"];
+    const HEAD: [&str; 9] = [
+        "workload",
+        "backend",
+        "ours ms",
+        "min .. max",
+        "burn-nn ms",
+        "faster",
+        "GFLOP/s",
+        "of peak",
+        "error",
+    ];
     let mut table = vec![HEAD.map(str::to_owned)];
     table.extend(rows.iter().map(|row| row.cells(peak)));
     let widths: Vec<usize> = (0..HEAD.len())
-        .map(|column| table.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            table
+                .iter()
+                .map(|cells| cells[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     for cells in &table {
-        let cells = cells.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 | 1 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, &width))| match column {
+                0 | 1 => format!("{cell:<width$}"),
+                _ => format!("{cell:>width$}"),
+            });
         println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     println!(
@@ -115,7 +151,10 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
     );
     for row in rows {
         if let Some(Err(reason)) = &row.agreement {
-            println!("WRONG {} on {}: {reason}; no ratio is given.", row.workload, row.backend);
+            println!(
+                "WRONG {} on {}: {reason}; no ratio is given.",
+                row.workload, row.backend
+            );
         }
     }
     for line in linearity(rows) {
@@ -126,14 +165,29 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
 /// For each series over the sequence length: how the time grew beside the work, from its first row
 /// to its last.
 pub fn linearity(rows: &[Row]) -> Vec<String> {
-    let operation = |row: &Row| (row.workload.split('/').next().map(str::to_owned), row.backend);
+    let operation = |row: &Row| {
+        (
+            row.workload.split('/').next().map(str::to_owned),
+            row.backend,
+        )
+    };
     let series: Vec<&Row> = rows.iter().filter(|row| row.scaling).collect();
     let chunks = series.chunk_by(|a, b| operation(a) == operation(b) && a.flops < b.flops);
     let growth = |rows: &[&Row]| {
         let (first, last) = (rows.first()?, rows.last()?);
-        let (work, time) = (last.flops / first.flops, last.ours.median / first.ours.median);
-        let names = format!("{} to {} on {}", first.workload, last.workload, last.backend);
-        (rows.len() > 1).then(|| format!("Linear in time: {names}: {work:.0} times the work in {time:.1} times the time."))
+        let (work, time) = (
+            last.flops / first.flops,
+            last.ours.median / first.ours.median,
+        );
+        let names = format!(
+            "{} to {} on {}",
+            first.workload, last.workload, last.backend
+        );
+        (rows.len() > 1).then(|| {
+            format!(
+                "Linear in time: {names}: {work:.0} times the work in {time:.1} times the time."
+            )
+        })
     };
     chunks.filter_map(growth).collect()
 }
@@ -143,7 +197,12 @@ mod tests {
     use super::*;
 
     fn row(agreement: Result<Agreement, String>) -> Row {
-        let sample = |median| Sample { median, min: 1.0, max: 9.0, n: 3 };
+        let sample = |median| Sample {
+            median,
+            min: 1.0,
+            max: 9.0,
+            n: 3,
+        };
         Row {
             workload: "lstm_infer/B1".to_owned(),
             backend: "ndarray",
@@ -175,7 +234,11 @@ mod tests {
         };
         let lines = linearity(&[at(1e6, 1.0), at(64e6, 65.0)]);
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].ends_with("64 times the work in 65.0 times the time."), "{}", lines[0]);
+        assert!(
+            lines[0].ends_with("64 times the work in 65.0 times the time."),
+            "{}",
+            lines[0]
+        );
         assert!(linearity(&[row(Ok(Agreement::default()))]).is_empty());
     }
 }

@@ -50,40 +50,48 @@ enum Profile {
 impl Bench {
     /// Builds the program that measures, and runs it.
     pub fn run(&self) -> Result {
-        eprintln!("building the benchmarks; the first time this compiles Burn, some ten minutes on two cores");
-        run(self.cargo("build").args(["--bin", "bench"]))?;
+        eprintln!(
+            "building the benchmarks; the first time this compiles Burn, some ten minutes on two cores"
+        );
+        let json = self.json.as_ref().map(std::path::absolute).transpose()?;
         if !self.peers {
-            return run(self.bench(self.json.as_ref()).args(self.rounds()));
+            return run(&mut self.bench(json.as_ref(), &self.rounds()));
         }
-        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let rounds = self.rounds.unwrap_or(3).max(1);
+        let once = ["--ours-only", "--rounds", "1"].map(str::to_owned);
         peers::compare(&peers::Comparison {
-            first: &|json| run(self.bench(Some(json)).args(self.rounds())),
-            again: &|json| run(self.bench(Some(json)).args(["--ours-only", "--rounds", "1"])),
-            rounds,
-            threads,
-            filter: self.filter.as_deref().unwrap_or_default(),
-            json: self.json.as_deref(),
+            first: &|json| run(&mut self.bench(Some(json), &self.rounds())),
+            again: &|json| run(&mut self.bench(Some(json), &once)),
+            rounds: self.rounds.unwrap_or(3).max(1),
+            threads: self
+                .threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            json: json.as_deref(),
         })
     }
 
-    /// `cargo build` or `cargo run` of the release build with the backends asked for. The CPU backends
-    /// are in every build.
-    fn cargo(&self, verb: &str) -> Command {
+    /// The release build with the backends asked for; those of the CPU are in every build.
+    fn bench(&self, json: Option<&PathBuf>, rounds: &[String]) -> Command {
         let on_gpu = |name: &&String| !["ndarray", "flex"].contains(&name.as_str());
-        let features: Vec<&str> = self.backend.iter().filter(on_gpu).map(String::as_str).collect();
+        let features: Vec<&str> = self
+            .backend
+            .iter()
+            .filter(on_gpu)
+            .map(String::as_str)
+            .collect();
         let mut command = cargo();
-        command.args([verb, "--release", "--package", "benches"]);
+        command.args(["run", "--release", "--package", "benches", "--bin", "bench"]);
         if !features.is_empty() {
             command.args(["--features", &features.join(",")]);
         }
-        command
-    }
-
-    fn bench(&self, json: Option<&PathBuf>) -> Command {
-        let mut command = self.cargo("run");
-        command.args(["--quiet", "--bin", "bench", "--", "--backend", &self.backend.join(",")]);
-        command.args(["--profile", if self.profile == Profile::Full { "full" } else { "quick" }]);
+        command.args(["--", "--backend", &self.backend.join(",")]);
+        command.args([
+            "--profile",
+            if self.profile == Profile::Full {
+                "full"
+            } else {
+                "quick"
+            },
+        ]);
         if !self.arch.is_empty() {
             command.args(["--arch", &self.arch.join(",")]);
         }
@@ -96,10 +104,13 @@ impl Bench {
         if let Some(json) = json {
             command.arg("--json").arg(json);
         }
+        command.args(rounds);
         command
     }
 
     fn rounds(&self) -> Vec<String> {
-        self.rounds.map(|rounds| vec!["--rounds".to_owned(), rounds.to_string()]).unwrap_or_default()
+        self.rounds
+            .map(|rounds| vec!["--rounds".to_owned(), rounds.to_string()])
+            .unwrap_or_default()
     }
 }

@@ -20,10 +20,25 @@ impl Ci {
     /// Runs all checks.
     pub fn run(&self) -> Result {
         run(cargo().args(["fmt", "--all", "--check"]))?;
-        let clippy = ["clippy", "--workspace", "--all-targets", "--features", features(false)];
+        let clippy = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--features",
+            features(false),
+        ];
         run(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
-        let doc = ["doc", "--workspace", "--no-deps", "--features", features(false)];
-        run(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings -D rustdoc::broken_intra_doc_links"))?;
+        let doc = [
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--features",
+            features(false),
+        ];
+        run(cargo().args(doc).env(
+            "RUSTDOCFLAGS",
+            "-D warnings -D rustdoc::broken_intra_doc_links",
+        ))?;
         let gpu = self.gpu()?;
         combinations(gpu && !self.no_tests)?;
         if self.no_tests {
@@ -43,7 +58,9 @@ impl Ci {
         match &found {
             Some(driver) => eprintln!("Vulkan driver: {}", driver.display()),
             None if std::env::var("SEQ_REQUIRE_WGPU").is_ok_and(|required| required == "1") => {
-                return Err("SEQ_REQUIRE_WGPU=1, but there is no Vulkan driver to test wgpu on".into());
+                return Err(
+                    "SEQ_REQUIRE_WGPU=1, but there is no Vulkan driver to test wgpu on".into(),
+                );
             }
             None => eprintln!("no Vulkan driver: wgpu is checked, but not tested"),
         }
@@ -93,9 +110,16 @@ fn vulkan_driver() -> Option<PathBuf> {
             return std::env::split_paths(&files).find(|file| file.is_file());
         }
     }
-    ["/usr/share/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/etc/vulkan/icd.d"]
-        .into_iter()
-        .filter_map(|folder| Path::new(folder).read_dir().ok())
-        .flat_map(|files| files.filter_map(|file| Some(file.ok()?.path())))
-        .find(|file| file.extension().is_some_and(|extension| extension == "json"))
+    [
+        "/usr/share/vulkan/icd.d",
+        "/usr/local/share/vulkan/icd.d",
+        "/etc/vulkan/icd.d",
+    ]
+    .into_iter()
+    .filter_map(|folder| Path::new(folder).read_dir().ok())
+    .flat_map(|files| files.filter_map(|file| Some(file.ok()?.path())))
+    .find(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "json")
+    })
 }

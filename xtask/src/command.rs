@@ -13,7 +13,8 @@ pub fn root() -> &'static Path {
 
 /// Where build outputs go.
 pub fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// The cargo that runs this program.
@@ -31,15 +32,30 @@ pub fn cargo() -> Command {
 pub fn run(command: &mut Command) -> Result {
     let text = shown(command);
     eprintln!("+ {text}");
-    let status = command.status().map_err(|error| format!("`{text}` could not be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{text}` failed: {status}").into()) }
+    let status = command
+        .status()
+        .map_err(|error| format!("`{text}` could not be started: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{text}` failed: {status}").into())
+    }
 }
 
 fn shown(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
-        Some(format!("{}={:?}", name.to_string_lossy(), value?.to_string_lossy()))
+        Some(format!(
+            "{}={:?}",
+            name.to_string_lossy(),
+            value?.to_string_lossy()
+        ))
     });
-    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or(command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
-    variables.chain(words.map(|word| word.to_string_lossy().into_owned())).collect::<Vec<_>>().join(" ")
+    variables
+        .chain(words.map(|word| word.to_string_lossy().into_owned()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -38,7 +38,9 @@ impl Test {
         };
         let gpu = backends.contains(&Backend::Wgpu);
         let package = self.only.as_deref().map(package).transpose()?;
-        backends.into_iter().try_for_each(|backend| test(backend, gpu, package.as_deref()))
+        backends
+            .into_iter()
+            .try_for_each(|backend| test(backend, gpu, package.as_deref()))
     }
 }
 
@@ -70,7 +72,12 @@ pub fn features(gpu: bool) -> &'static str {
 /// The package in the folder `crates/name`.
 fn package(name: &str) -> Result<String> {
     let package = format!("seq-{}", name.trim_start_matches("seq-"));
-    match crate::command::root().join("crates").join(name.trim_start_matches("seq-")).is_dir() || package == "seq-core" {
+    match crate::command::root()
+        .join("crates")
+        .join(name.trim_start_matches("seq-"))
+        .is_dir()
+        || package == "seq-core"
+    {
         true => Ok(package),
         false => Err(format!("there is no crate `{name}` in `crates`").into()),
     }

@@ -44,7 +44,9 @@ struct Args {
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args = Args::parse();
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     if threads == 0 {
         return Err("--threads must be at least 1".into());
     }
@@ -72,10 +74,15 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     print_table(&rows, threads, peak);
     if let Some(path) = &args.json {
-        write_lines(path, &rows, threads).map_err(|error| format!("{}: {error}", path.display()))?;
+        write_lines(path, &rows, threads)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let wrong = rows.iter().any(|row| matches!(row.agreement, Some(Err(_))));
-    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if wrong {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The thread pools of the backends read their size from the environment, once. Where it is not
@@ -83,20 +90,34 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn with_thread_pools(threads: usize) -> Result<Option<ExitCode>, Box<dyn Error>> {
     const POOLS: [&str; 2] = ["RAYON_NUM_THREADS", "MATMUL_NUM_THREADS"];
     let count = threads.to_string();
-    if POOLS.iter().all(|pool| std::env::var(pool).is_ok_and(|set| set == count)) {
+    if POOLS
+        .iter()
+        .all(|pool| std::env::var(pool).is_ok_and(|set| set == count))
+    {
         return Ok(None);
     }
     let status = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
         .envs(POOLS.map(|pool| (pool, &count)))
         .status()?;
-    Ok(Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+    Ok(Some(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }))
 }
 
 fn select(args: &Args) -> Result<Vec<Case>, String> {
     let known = ARCHITECTURES.map(|(name, _)| name);
-    if let Some(unknown) = args.arch.iter().find(|arch| !known.contains(&arch.as_str())) {
-        return Err(format!("no architecture `{unknown}`; there are: {}", known.join(", ")));
+    if let Some(unknown) = args
+        .arch
+        .iter()
+        .find(|arch| !known.contains(&arch.as_str()))
+    {
+        return Err(format!(
+            "no architecture `{unknown}`; there are: {}",
+            known.join(", ")
+        ));
     }
     let wanted = |name: &str| args.arch.is_empty() || args.arch.iter().any(|arch| arch == name);
     let cases: Vec<Case> = ARCHITECTURES
@@ -112,7 +133,13 @@ fn select(args: &Args) -> Result<Vec<Case>, String> {
 }
 
 /// One row for each backend; ours and Burn's on all of them take turns.
-fn measure(case: &Case, args: &Args, rounds: usize, budget: Duration, bar: &ProgressBar) -> Vec<Row> {
+fn measure(
+    case: &Case,
+    args: &Args,
+    rounds: usize,
+    budget: Duration,
+    bar: &ProgressBar,
+) -> Vec<Row> {
     bar.set_message(case.name.clone());
     let compared = !case.scaling && !args.ours_only;
     let mut sides: Vec<_> = args
@@ -136,16 +163,17 @@ fn measure(case: &Case, args: &Args, rounds: usize, budget: Duration, bar: &Prog
         }
         bar.inc(1);
     }
-    let row = |(backend, _, agreement, ours, burn_nn): (BackendName, _, _, Timer, Option<Timer>)| Row {
-        workload: case.name.clone(),
-        backend: backend.name(),
-        flops: case.flops,
-        steps: case.steps,
-        scaling: case.scaling,
-        ours: ours.sample(case.steps),
-        burn_nn: burn_nn.map(|timer| timer.sample(case.steps)),
-        agreement,
-    };
+    let row =
+        |(backend, _, agreement, ours, burn_nn): (BackendName, _, _, Timer, Option<Timer>)| Row {
+            workload: case.name.clone(),
+            backend: backend.name(),
+            flops: case.flops,
+            steps: case.steps,
+            scaling: case.scaling,
+            ours: ours.sample(case.steps),
+            burn_nn: burn_nn.map(|timer| timer.sample(case.steps)),
+            agreement,
+        };
     sides.into_iter().map(row).collect()
 }
 

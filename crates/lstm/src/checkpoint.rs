@@ -165,9 +165,14 @@ impl LstmCell {
             ("norm_input", norm.map(|norm| &norm.input.gamma)),
             ("norm_hidden", norm.map(|norm| &norm.hidden.gamma)),
             ("norm_cell", norm.map(|norm| &norm.cell.gamma)),
-            ("norm_cell_bias", norm.and_then(|norm| norm.cell.beta.as_ref())),
+            (
+                "norm_cell_bias",
+                norm.and_then(|norm| norm.cell.beta.as_ref()),
+            ),
         ];
-        let matrices = matrices.into_iter().map(|(name, param)| (name, data(param)));
+        let matrices = matrices
+            .into_iter()
+            .map(|(name, param)| (name, data(param)));
         let vectors = vectors.into_iter().map(|(name, param)| (name, data(param)));
         matrices
             .chain(vectors)
@@ -307,11 +312,17 @@ impl Source<'_> {
 fn infer(checkpoint: &Checkpoint, first: &str) -> LstmConfig {
     let size = |name: &str, axis: usize| {
         let shape = checkpoint.shape(&format!("{name}{first}"));
-        shape.and_then(|shape| shape.get(axis).copied()).unwrap_or(0).max(1)
+        shape
+            .and_then(|shape| shape.get(axis).copied())
+            .unwrap_or(0)
+            .max(1)
     };
     let has = |name: &str| checkpoint.names().any(|full| full.starts_with(name));
     let layers = checkpoint.names().filter_map(|name| {
-        let (_, layer) = name.strip_suffix("_reverse").unwrap_or(name).rsplit_once("_l")?;
+        let (_, layer) = name
+            .strip_suffix("_reverse")
+            .unwrap_or(name)
+            .rsplit_once("_l")?;
         layer.parse::<usize>().ok()
     });
     LstmConfig::new(size("weight_ih", 1), (size("weight_ih", 0) / 4).max(1))
@@ -325,8 +336,16 @@ fn infer(checkpoint: &Checkpoint, first: &str) -> LstmConfig {
 
 /// What PyTorch appends to the names of layer 0 forward, layer 0 backward, layer 1 forward, ...
 fn suffixes(bidirectional: bool) -> impl Iterator<Item = String> {
-    let directions: &[&str] = if bidirectional { &["", "_reverse"] } else { &[""] };
-    (0..).flat_map(move |layer: usize| directions.iter().map(move |direction| format!("_l{layer}{direction}")))
+    let directions: &[&str] = if bidirectional {
+        &["", "_reverse"]
+    } else {
+        &[""]
+    };
+    (0..).flat_map(move |layer: usize| {
+        directions
+            .iter()
+            .map(move |direction| format!("_l{layer}{direction}"))
+    })
 }
 
 fn data<const D: usize>(param: Option<&Param<Tensor<D>>>) -> Option<TensorData> {

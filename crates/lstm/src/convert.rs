@@ -30,7 +30,9 @@ pub enum ConvertError {
     #[error("input and forget gate are coupled (`input_forget`): there are no forget gate weights")]
     CoupledGates,
     /// An activation that is not among [`Activation`].
-    #[error("`{role}` is {found}, which is not among sigmoid, tanh, relu, hard sigmoid (0.2, 0.5), softsign, identity")]
+    #[error(
+        "`{role}` is {found}, which is not among sigmoid, tanh, relu, hard sigmoid (0.2, 0.5), softsign, identity"
+    )]
     UnknownActivation {
         /// Which of the three activations.
         role: &'static str,
@@ -81,13 +83,22 @@ impl LstmCell {
     ) -> Result<Self, ConvertError> {
         let (d_input, hidden) = (kernel.dims()[0].max(1), recurrent_kernel.dims()[0].max(1));
         expect("kernel", kernel.dims(), [d_input, 4 * hidden])?;
-        expect("recurrent_kernel", recurrent_kernel.dims(), [hidden, 4 * hidden])?;
+        expect(
+            "recurrent_kernel",
+            recurrent_kernel.dims(),
+            [hidden, 4 * hidden],
+        )?;
         if let Some(bias) = &bias {
             expect("bias", bias.dims(), [4 * hidden])?;
         }
         // Keras has one bias where PyTorch adds two.
         let zeros = bias.as_ref().map(|bias| bias.zeros_like());
-        Ok(cell(kernel.transpose(), recurrent_kernel.transpose(), bias, zeros))
+        Ok(cell(
+            kernel.transpose(),
+            recurrent_kernel.transpose(),
+            bias,
+            zeros,
+        ))
     }
 }
 
@@ -111,7 +122,10 @@ impl TryFrom<nn::Lstm> for Lstm {
 
     fn try_from(lstm: nn::Lstm) -> Result<Self, ConvertError> {
         let reverse = lstm.reverse;
-        Ok(Self { reverse, ..from_burn(lstm, "")?.into() })
+        Ok(Self {
+            reverse,
+            ..from_burn(lstm, "")?.into()
+        })
     }
 }
 
@@ -163,14 +177,19 @@ fn from_burn(lstm: nn::Lstm, prefix: &str) -> Result<LstmCell, ConvertError> {
         // A gate without a bias, beside others that have one, has a bias of zero.
         let bias = biases.iter().flatten().next().map(|some| {
             let zeros = some.zeros_like();
-            let filled = biases.iter().map(|bias| bias.clone().unwrap_or_else(|| zeros.clone()));
+            let filled = biases
+                .iter()
+                .map(|bias| bias.clone().unwrap_or_else(|| zeros.clone()));
             Tensor::cat(filled.collect(), 0)
         });
         Ok((Tensor::cat(weights, 0), bias))
     };
     let (weight_ih, bias_ih) = gather("input_transform", |gate| &gate.input_transform, d_input)?;
     let (weight_hh, bias_hh) = gather("hidden_transform", |gate| &gate.hidden_transform, hidden)?;
-    let zeros = bias_ih.as_ref().or(bias_hh.as_ref()).map(|bias| bias.zeros_like());
+    let zeros = bias_ih
+        .as_ref()
+        .or(bias_hh.as_ref())
+        .map(|bias| bias.zeros_like());
     let (bias_ih, bias_hh) = (bias_ih.or(zeros.clone()), bias_hh.or(zeros));
     Ok(LstmCell {
         cell_clip: lstm.clip,

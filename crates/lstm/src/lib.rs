@@ -4,6 +4,8 @@
 
 mod checkpoint;
 mod config;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod cpu;
 mod convert;
 mod layer;
 mod ops;

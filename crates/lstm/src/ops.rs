@@ -1,10 +1,18 @@
 //! The operation of one layer in one direction: its reference body, which specifies it.
 
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use burn::module::Param;
 use burn::nn::Dropout;
 use burn::tensor::{Distribution, Tensor};
 use seq_core::Lengths;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use seq_core::recurrent::Recurrence;
 use seq_core::recurrent::unroll;
 
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use crate::config::Zoneout;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use crate::cpu::LstmKernel;
 use crate::layer::{LstmCell, LstmCellState};
 
 pub(crate) fn lstm(
@@ -14,7 +22,10 @@ pub(crate) fn lstm(
     reverse: bool,
     state: LstmCellState,
 ) -> (Tensor<3>, LstmCellState) {
-    reference(cell, x, lengths, reverse, state)
+    match fused(cell, x, lengths, reverse, state) {
+        Ok(done) => done,
+        Err((x, state)) => reference(cell, x, lengths, reverse, state),
+    }
 }
 
 pub(crate) fn lstm_step(
@@ -22,9 +33,72 @@ pub(crate) fn lstm_step(
     x: Tensor<2>,
     state: LstmCellState,
 ) -> (Tensor<2>, LstmCellState) {
-    let inputs = project(cell, x);
-    let state = Step::new(cell, inputs.dims()[0]).run(inputs, state);
-    (state.hidden.clone(), state)
+    match fused(cell, x.unsqueeze_dim(1), None, false, state) {
+        Ok((_, state)) => (state.hidden.clone(), state),
+        Err((x, state)) => {
+            let inputs = project(cell, x.squeeze_dim(1));
+            let state = Step::new(cell, inputs.dims()[0]).run(inputs, state);
+            (state.hidden.clone(), state)
+        }
+    }
+}
+
+type Done = (Tensor<3>, LstmCellState);
+
+/// By the fused kernel, or the arguments again: it runs on CPU backends and leaves projections,
+/// layer normalisation, zoneout and dropout inside the recurrence to the reference.
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+fn fused(
+    cell: &LstmCell,
+    x: Tensor<3>,
+    lengths: Option<&Lengths>,
+    reverse: bool,
+    state: LstmCellState,
+) -> Result<Done, (Tensor<3>, LstmCellState)> {
+    let weight = cell.weight_hh.val();
+    let dropouts = [&cell.gates_dropout, &cell.hidden_dropout, &cell.cell_dropout];
+    if cell.weight_hr.is_some()
+        || cell.norm.is_some()
+        || cell.zoneout != Zoneout::new()
+        || dropouts.into_iter().any(|dropout| training(dropout, &weight))
+    {
+        return Err((x, state));
+    }
+    let vector = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(Param::val);
+    let recurrence = Recurrence {
+        x,
+        weight_ih: cell.weight_ih.val(),
+        weight_hh: weight,
+        bias_ih: vector(&cell.bias_ih),
+        bias_hh: vector(&cell.bias_hh),
+        weights: vector(&cell.peephole),
+        hidden: state.hidden,
+        cell: Some(state.cell),
+    };
+    let kernel = LstmKernel {
+        peephole: cell.peephole.is_some(),
+        clip: cell.clip,
+        cell_clip: cell.cell_clip,
+        gate: cell.gate_activation,
+        cell: cell.cell_activation,
+        hidden: cell.hidden_activation,
+    };
+    match recurrence.run(kernel, lengths, reverse) {
+        Ok((y, hidden, Some(cell))) => Ok((y, LstmCellState { hidden, cell })),
+        Err(Recurrence { x, hidden, cell: Some(cell), .. }) => Err((x, LstmCellState { hidden, cell })),
+        _ => unreachable!("an LSTM has a cell state"),
+    }
+}
+
+#[cfg(not(any(feature = "ndarray", feature = "flex")))]
+fn fused(
+    _: &LstmCell,
+    x: Tensor<3>,
+    _: Option<&Lengths>,
+    _: bool,
+    state: LstmCellState,
+) -> Result<Done, (Tensor<3>, LstmCellState)> {
+    Err((x, state))
 }
 
 /// The whole operation in plain tensor operations.

@@ -35,7 +35,11 @@ fn layer(config: LayerConfig, run: &mut Run) {
         .init(run.device());
     let directions = if config.bidirectional { 2 } else { 1 };
     for (row, cell) in lstm.cells.iter_mut().enumerate() {
-        let direction = if row % directions == 1 { "_reverse" } else { "" };
+        let direction = if row % directions == 1 {
+            "_reverse"
+        } else {
+            ""
+        };
         let name = |name| format!("weight.{name}_l{}{direction}", row / directions);
         let mut matrix = |which| Param::from_tensor(run.float::<2>(&name(which)));
         cell.weight_ih = matrix("weight_ih");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::{Int, Tensor, TensorData, Tolerance};
+use burn::tensor::{Int, Tensor, TensorData};
 use seq_core::BackendName;
 use seq_core::models::{LanguageModel, Sampler, TextTraining, TrainingFailure, surprisal};
 use seq_data::text::TextWindows;
@@ -32,9 +32,12 @@ fn steps_give_the_logits_of_the_whole() {
             logits.push(next.unsqueeze_dim(1));
             state = after;
         }
-        // The largest error measured is 6e-8.
-        let tolerance = Tolerance::<f32>::absolute(1e-6);
-        Tensor::cat(logits, 1).into_data().assert_approx_eq(&whole.into_data(), tolerance);
+        let error = (Tensor::cat(logits, 1) - whole)
+            .abs()
+            .max()
+            .into_scalar::<f32>();
+        // The largest measured is 3e-8.
+        assert!(error < 1e-6, "{backend}: an error of {error:e}");
     }
 }
 
@@ -48,8 +51,16 @@ fn generation_streams_what_forward_would_pick() {
         for next in streamed {
             let input = TensorData::new(ids.clone(), [1, ids.len()]);
             let (logits, _) = model.forward(Tensor::from_data(input, &device), None);
-            let last: Vec<f32> = logits.narrow(1, ids.len() - 1, 1).into_data().iter().collect();
-            assert_eq!(next, Sampler::greedy().sample(&last), "{backend} after {ids:?}");
+            let last: Vec<f32> = logits
+                .narrow(1, ids.len() - 1, 1)
+                .into_data()
+                .iter()
+                .collect();
+            assert_eq!(
+                next,
+                Sampler::greedy().sample(&last),
+                "{backend} after {ids:?}"
+            );
             ids.push(next);
         }
     }
@@ -99,8 +110,9 @@ fn train(
 
 fn checkpoints(out: &Path) -> Vec<String> {
     let files = fs::read_dir(out.join("checkpoint")).unwrap();
-    let mut names: Vec<_> =
-        files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = files
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -111,7 +123,14 @@ fn training_learns_and_goes_on_where_it_ended() {
     let out = folder.path().join("new/folder");
     let device = seq_lstm::device();
     let trained = train(&out, 3, false, model(&device)).unwrap();
-    let kept = ["model-2", "model-3", "optim-2", "optim-3", "scheduler-2", "scheduler-3"];
+    let kept = [
+        "model-2",
+        "model-3",
+        "optim-2",
+        "optim-3",
+        "scheduler-2",
+        "scheduler-3",
+    ];
     assert_eq!(checkpoints(&out), kept.map(|name| format!("{name}.bpk")));
 
     // Nothing is left to train: what comes back is the checkpoint, not the fresh model given.
@@ -121,24 +140,36 @@ fn training_learns_and_goes_on_where_it_ended() {
 
     let longer = train(&out, 12, true, model(&device)).unwrap();
     assert!(checkpoints(&out).contains(&"model-12.bpk".to_string()));
-    let text: Vec<u32> = longer.generate(&[0, 3], Sampler::greedy()).take(20).collect();
+    let text: Vec<u32> = longer
+        .generate(&[0, 3], Sampler::greedy())
+        .take(20)
+        .collect();
     let expected: Vec<u32> = (2..22).map(|i| (i * 3) % VOCAB as u32).collect();
     assert_eq!(text, expected);
 
     // Beginning anew leaves nothing of the old training behind.
     train(&out, 1, false, model(&device)).unwrap();
-    assert_eq!(checkpoints(&out), ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"]);
+    assert_eq!(
+        checkpoints(&out),
+        ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"]
+    );
 }
 
 #[test]
 fn nothing_to_resume_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let error = train(folder.path(), 1, true, model(&seq_lstm::device())).unwrap_err();
-    assert!(matches!(error, TrainingFailure::NoCheckpoint { .. }), "{error}");
+    assert!(
+        matches!(error, TrainingFailure::NoCheckpoint { .. }),
+        "{error}"
+    );
     // Half a checkpoint is none.
     fs::write(folder.path().join("checkpoint/model-1.bpk"), "").unwrap();
     let error = train(folder.path(), 1, true, model(&seq_lstm::device())).unwrap_err();
-    assert!(matches!(error, TrainingFailure::NoCheckpoint { .. }), "{error}");
+    assert!(
+        matches!(error, TrainingFailure::NoCheckpoint { .. }),
+        "{error}"
+    );
 
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
@@ -156,14 +187,18 @@ fn checkpoints_that_do_not_fit_are_refused() {
         let TrainingFailure::Checkpoint { file, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(file, &folder.path().join(format!("checkpoint/{part}-1.bpk")));
+        assert_eq!(
+            file,
+            &folder.path().join(format!("checkpoint/{part}-1.bpk"))
+        );
     };
     let wider = LanguageModel::new(VOCAB, LstmConfig::new(6, 9).init(&device), &device);
     refused(wider, "model");
-    for part in ["scheduler", "optim", "model"] {
+    // Of the scheduler's file, all but the first 20 bytes are padding.
+    for (part, keep) in [("scheduler", 0.05), ("optim", 0.9), ("model", 0.9)] {
         let file = folder.path().join(format!("checkpoint/{part}-1.bpk"));
         let content = fs::read(&file).unwrap();
-        fs::write(&file, &content[..content.len() / 2]).unwrap();
+        fs::write(&file, &content[..(content.len() as f64 * keep) as usize]).unwrap();
         refused(model(&device), part);
     }
 }

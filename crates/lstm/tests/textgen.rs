@@ -22,7 +22,10 @@ fn expected() -> Value {
 
 #[test]
 fn greedy_text_is_that_of_textgenrnn() {
-    let expected = expected()["greedy_after_start"].as_str().unwrap().to_string();
+    let expected = expected()["greedy_after_start"]
+        .as_str()
+        .unwrap()
+        .to_string();
     for backend in seq_core::BackendName::compiled() {
         let model = TextGen::load(&folder(), &backend.device()).unwrap();
         let mut ids = model.vocab().encode("").unwrap();
@@ -39,7 +42,12 @@ fn greedy_text_is_that_of_textgenrnn() {
 #[test]
 fn nats_per_character_are_those_of_textgenrnn() {
     let expected = expected();
-    let (text, nats) = expected["nats_per_char"].as_object().unwrap().iter().next().unwrap();
+    let (text, nats) = expected["nats_per_char"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .next()
+        .unwrap();
     for backend in seq_core::BackendName::compiled() {
         let device = backend.device();
         let model = TextGen::load(&folder(), &device).unwrap();
@@ -47,8 +55,13 @@ fn nats_per_character_are_those_of_textgenrnn() {
         let beginnings: Vec<&[u32]> = (1..ids.len()).map(|end| &ids[..end]).collect();
         let logits = model.logits(&beginnings).unsqueeze_dim(0);
         let targets = TensorData::new(ids[1..].to_vec(), [1, ids.len() - 1]);
-        let found = surprisal(logits, Tensor::from_data(targets, &device)).mean().into_scalar::<f64>();
+        let found = surprisal(logits, Tensor::from_data(targets, &device))
+            .mean()
+            .into_scalar::<f64>();
         let error = (found - nats.as_f64().unwrap()).abs();
-        assert!(error < 1e-6, "{backend}: {found} nats per character, {error:e} off");
+        assert!(
+            error < 1e-6,
+            "{backend}: {found} nats per character, {error:e} off"
+        );
     }
 }

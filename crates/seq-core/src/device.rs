@@ -18,6 +18,21 @@ pub fn device() -> Device {
     Device::default()
 }
 
+/// Whether the fused CPU kernels run on the device, with or without autodiff.
+#[cfg(feature = "cpu-kernels")]
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    let inner = device.clone().inner();
+    match inner.as_dispatch() {
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[allow(unreachable_patterns, reason = "a build may have CPU backends alone")]
+        _ => false,
+    }
+}
+
 /// A backend that this build has, to be chosen by name at run time.
 ///
 /// ```

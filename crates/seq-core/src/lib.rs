@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+#[cfg(feature = "cpu-kernels")]
+mod autodiff;
 pub mod checkpoint;
 #[cfg(feature = "cpu-kernels")]
 pub mod cpu;

@@ -41,10 +41,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/textgen/data");
     let model = TextGen::load(&folder, &seq_lstm::device())?;
-    let mut text = model
-        .vocab()
-        .encode(&args.prompt)
-        .map_err(|unknown| format!("the model does not know the character {unknown:?} of the prompt"))?;
+    let mut text = model.vocab().encode(&args.prompt).map_err(|unknown| {
+        format!("the model does not know the character {unknown:?} of the prompt")
+    })?;
 
     let mut sampler = Sampler::new(args.seed).with_temperature(args.temperature);
     let mut out = std::io::stdout().lock();

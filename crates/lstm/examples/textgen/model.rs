@@ -42,7 +42,11 @@ impl TextGen {
     pub fn load(folder: &Path, device: &Device) -> Result<Self, Box<dyn std::error::Error>> {
         let vocab = Vocab::load(&folder.join("textgenrnn-lstm.json"))?;
         let weights = folder.join("textgenrnn-lstm.safetensors");
-        Ok(Self::from_checkpoint(Checkpoint::read(weights)?, vocab, device)?)
+        Ok(Self::from_checkpoint(
+            Checkpoint::read(weights)?,
+            vocab,
+            device,
+        )?)
     }
 
     fn from_checkpoint(
@@ -54,7 +58,8 @@ impl TextGen {
         let mut embedding = EmbeddingConfig::new(vocab_size, D_EMBEDDING).init(device);
         let weight = checkpoint.take("embedding.weight", [vocab_size, D_EMBEDDING], device)?;
         embedding.weight = Param::from_tensor(weight);
-        let weight: Tensor<2> = checkpoint.take("output.weight", [vocab_size, D_FEATURES], device)?;
+        let weight: Tensor<2> =
+            checkpoint.take("output.weight", [vocab_size, D_FEATURES], device)?;
         let bias = checkpoint.take("output.bias", [vocab_size], device)?;
         let model = Self {
             embedding,
@@ -107,7 +112,9 @@ impl Vocab {
         let json: serde_json::Value = serde_json::from_slice(&json).map_err(|error| bad(&error))?;
         let ids: HashMap<String, u32> =
             serde_json::from_value(json["vocab"].clone()).map_err(|error| bad(&error))?;
-        let start = json["start_token"].as_str().and_then(|token| ids.get(token).copied());
+        let start = json["start_token"]
+            .as_str()
+            .and_then(|token| ids.get(token).copied());
         let start = start.ok_or_else(|| bad(&"`start_token` is not in `vocab`"))?;
         let chars: HashMap<u32, char> = ids
             .iter()
@@ -116,7 +123,10 @@ impl Vocab {
                 false => (id, token.chars().next().unwrap_or_default()),
             })
             .collect();
-        let ids = chars.iter().map(|(&id, &character)| (character, id)).collect();
+        let ids = chars
+            .iter()
+            .map(|(&id, &character)| (character, id))
+            .collect();
         Ok(Self { ids, chars, start })
     }
 

@@ -5,7 +5,7 @@ use super::Real;
 /// As long as a cache line, and as a register of AVX-512.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+struct Line(#[expect(dead_code, reason = "read through pointers")] [u8; 64]);
 
 /// Memory for a kernel, aligned to cache lines.
 ///

@@ -67,11 +67,7 @@ impl<L: SequenceLayer> LanguageModel<L> {
     /// # Panics
     ///
     /// When an id is not below [`vocab_size`](Self::vocab_size), or as the layer does.
-    pub fn forward(
-        &self,
-        ids: Tensor<2, Int>,
-        state: Option<L::State>,
-    ) -> (Tensor<3>, L::State) {
+    pub fn forward(&self, ids: Tensor<2, Int>, state: Option<L::State>) -> (Tensor<3>, L::State) {
         let (y, state) = self.read(ids, state);
         (self.head.forward(y), state)
     }
@@ -188,7 +184,12 @@ impl<L: SequenceLayer> Iterator for Generation<'_, L> {
 /// ```
 pub fn surprisal(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
     let ([batch, time, _], found) = (logits.dims(), targets.dims());
-    assert_eq!([batch, time], found, "logits of shape {:?} for targets of shape {found:?}", logits.dims());
+    assert_eq!(
+        [batch, time],
+        found,
+        "logits of shape {:?} for targets of shape {found:?}",
+        logits.dims()
+    );
     let log_p = log_softmax(logits, 2).gather(2, targets.unsqueeze_dim(2));
     log_p.squeeze_dim::<2>(2).neg()
 }

@@ -45,8 +45,14 @@ impl Sampler {
     /// When it is negative, infinite or NaN.
     pub fn with_temperature(self, temperature: f64) -> Self {
         let valid = temperature.is_finite() && temperature >= 0.0;
-        assert!(valid, "temperature must be finite and at least 0, is {temperature}");
-        Self { temperature, ..self }
+        assert!(
+            valid,
+            "temperature must be finite and at least 0, is {temperature}"
+        );
+        Self {
+            temperature,
+            ..self
+        }
     }
 
     /// Draws from the `k` likeliest symbols only (Fan et al. 2018).
@@ -76,8 +82,14 @@ impl Sampler {
     ///
     /// When there are no logits, or none but NaN.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let mut ids: Vec<usize> = (0..logits.len()).filter(|&id| !logits[id].is_nan()).collect();
-        assert!(!ids.is_empty(), "no symbol to pick from {} logits", logits.len());
+        let mut ids: Vec<usize> = (0..logits.len())
+            .filter(|&id| !logits[id].is_nan())
+            .collect();
+        assert!(
+            !ids.is_empty(),
+            "no symbol to pick from {} logits",
+            logits.len()
+        );
         ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
         if self.temperature == 0.0 {
             return ids[0] as u32;
@@ -95,7 +107,9 @@ impl Sampler {
             sums[i] += sums[i - 1];
         }
         let nucleus = self.top_p * sums[sums.len() - 1];
-        let last = sums.partition_point(|&sum| sum < nucleus).min(sums.len() - 1);
+        let last = sums
+            .partition_point(|&sum| sum < nucleus)
+            .min(sums.len() - 1);
         let drawn = self.rng.random::<f64>() * sums[last];
         ids[sums[..last].partition_point(|&sum| sum <= drawn)] as u32
     }
@@ -122,7 +136,10 @@ mod tests {
     /// Six standard deviations of a frequency near a half are 0.021.
     fn assert_near(found: &[f64], expected: &[f64]) {
         let near = |(found, expected): (&f64, &f64)| (found - expected).abs() < 0.021;
-        assert!(found.iter().zip(expected).all(near), "{found:?}, expected {expected:?}");
+        assert!(
+            found.iter().zip(expected).all(near),
+            "{found:?}, expected {expected:?}"
+        );
     }
 
     #[test]
@@ -136,8 +153,14 @@ mod tests {
     #[test]
     fn temperature_sharpens_and_flattens() {
         let logits = logits(&[0.8, 0.2]);
-        assert_near(&frequencies(Sampler::new(3).with_temperature(0.5), &logits), &[16.0 / 17.0, 1.0 / 17.0]);
-        assert_near(&frequencies(Sampler::new(3).with_temperature(2.0), &logits), &[2.0 / 3.0, 1.0 / 3.0]);
+        assert_near(
+            &frequencies(Sampler::new(3).with_temperature(0.5), &logits),
+            &[16.0 / 17.0, 1.0 / 17.0],
+        );
+        assert_near(
+            &frequencies(Sampler::new(3).with_temperature(2.0), &logits),
+            &[2.0 / 3.0, 1.0 / 3.0],
+        );
         let cold = frequencies(Sampler::new(3).with_temperature(1e-300), &logits);
         assert_eq!(cold[1], 0.0);
     }
@@ -153,7 +176,10 @@ mod tests {
         assert_eq!(top_p[0], 0.0);
         // The likeliest symbol stays, however small p is; a k beyond the symbols cuts nothing.
         assert!(frequencies(Sampler::new(3).with_top_p(1e-9), &logits)[1] > 0.999);
-        assert_near(&frequencies(Sampler::new(3).with_top_k(99), &logits), &[0.1, 0.4, 0.3, 0.2]);
+        assert_near(
+            &frequencies(Sampler::new(3).with_top_k(99), &logits),
+            &[0.1, 0.4, 0.3, 0.2],
+        );
     }
 
     #[test]
@@ -166,7 +192,9 @@ mod tests {
     fn a_seed_repeats_itself() {
         let draw = |seed| {
             let mut sampler = Sampler::new(seed);
-            (0..50).map(|_| sampler.sample(&[0.0; 100])).collect::<Vec<_>>()
+            (0..50)
+                .map(|_| sampler.sample(&[0.0; 100]))
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));

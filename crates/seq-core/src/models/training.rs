@@ -13,7 +13,8 @@ use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::{
-    InferenceStep, Learner, SequenceOutput, SupervisedTraining, TrainOutput, TrainStep, TrainingError,
+    InferenceStep, Learner, SequenceOutput, SupervisedTraining, TrainOutput, TrainStep,
+    TrainingError,
 };
 use seq_data::text::{TextBatch, TextBatcher, TextWindows};
 use thiserror::Error;
@@ -119,7 +120,10 @@ impl TextTraining {
         valid: TextWindows,
     ) -> Result<LanguageModel<L>, TrainingFailure> {
         let folder = self.out.join("checkpoint");
-        let io = |source| TrainingFailure::Io { path: folder.clone(), source };
+        let io = |source| TrainingFailure::Io {
+            path: folder.clone(),
+            source,
+        };
         fs::create_dir_all(&folder).map_err(io)?;
         let saved = saved_files(&folder).map_err(io)?;
 
@@ -127,7 +131,9 @@ impl TextTraining {
             .batch_size(self.batch_size)
             .shuffle(self.seed)
             .build(train);
-        let valid = DataLoaderBuilder::new(TextBatcher).batch_size(self.batch_size).build(valid);
+        let valid = DataLoaderBuilder::new(TextBatcher)
+            .batch_size(self.batch_size)
+            .build(valid);
         let mut training = SupervisedTraining::new(&self.out, train, valid)
             .metric_train_numeric(LossMetric::new())
             .metric_valid_numeric(LossMetric::new())
@@ -139,7 +145,9 @@ impl TextTraining {
             .num_epochs(self.epochs);
         if self.resume {
             let epoch = last_epoch(&saved);
-            let epoch = epoch.ok_or_else(|| TrainingFailure::NoCheckpoint { folder: folder.clone() })?;
+            let epoch = epoch.ok_or_else(|| TrainingFailure::NoCheckpoint {
+                folder: folder.clone(),
+            })?;
             check(&folder, epoch, &model)?;
             training = training.checkpoint(epoch);
         } else {
@@ -153,7 +161,7 @@ impl TextTraining {
             .with_epsilon(1e-8)
             .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
             .init();
-        let result = training.launch(Learner::new(model, optimizer, self.learning_rate));
+        let result = training.launch(Learner::new(model.train(), optimizer, self.learning_rate));
         match result.error {
             Some(error) => Err(TrainingFailure::Stopped(error)),
             None => Ok(result.model),
@@ -184,8 +192,16 @@ fn saved_files(folder: &Path) -> io::Result<Vec<(String, usize)>> {
 
 /// The last epoch of which every part has been written.
 fn last_epoch(saved: &[(String, usize)]) -> Option<usize> {
-    let whole = |epoch| PARTS.iter().all(|part| saved.contains(&(part.to_string(), epoch)));
-    saved.iter().map(|&(_, epoch)| epoch).filter(|&epoch| whole(epoch)).max()
+    let whole = |epoch| {
+        PARTS
+            .iter()
+            .all(|part| saved.contains(&(part.to_string(), epoch)))
+    };
+    saved
+        .iter()
+        .map(|&(_, epoch)| epoch)
+        .filter(|&epoch| whole(epoch))
+        .max()
 }
 
 /// Makes sure that the learner, which panics at a bad checkpoint, will be able to load it.
@@ -206,7 +222,9 @@ fn check<M: Module>(folder: &Path, epoch: usize, model: &M) -> Result<(), Traini
 /// The mean surprisal of each sequence `[batch]`, with what Burn's metrics ask for.
 fn evaluate<L: SequenceLayer>(model: &LanguageModel<L>, batch: TextBatch) -> SequenceOutput {
     let (logits, _) = model.forward(batch.inputs, None);
-    let loss = surprisal(logits.clone(), batch.targets.clone()).mean_dim(1).squeeze_dim(1);
+    let loss = surprisal(logits.clone(), batch.targets.clone())
+        .mean_dim(1)
+        .squeeze_dim(1);
     SequenceOutput::new(loss, logits, None, batch.targets)
 }
 

@@ -5,9 +5,19 @@
 //! time, layers, directions, lengths and the weight gradients are done here.
 
 mod activation;
+#[cfg(feature = "cpu-kernels")]
+mod cell;
+#[cfg(feature = "cpu-kernels")]
+mod cpu;
+#[cfg(feature = "cpu-kernels")]
+mod ops;
 mod reference;
 mod stack;
 
 pub use activation::Activation;
+#[cfg(feature = "cpu-kernels")]
+pub use cell::{Backward, Cell, Forward, State, Taken};
+#[cfg(feature = "cpu-kernels")]
+pub use ops::Recurrence;
 pub use reference::unroll;
 pub use stack::{RecurrentCell, Stack};

@@ -12,7 +12,11 @@ pub(super) fn distance(
     [rtol, atol]: [f64; 2],
 ) -> Result<f64, String> {
     if found.shape() != expected.shape() {
-        return Err(format!("shape {:?}, expected {:?}", found.shape(), expected.shape()));
+        return Err(format!(
+            "shape {:?}, expected {:?}",
+            found.shape(),
+            expected.shape()
+        ));
     }
     let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
     Ok(pairs
@@ -27,7 +31,9 @@ pub(super) fn distance(
 /// Fails unless all tensors agree within `tolerance * (1 + largest magnitude of the tensor)`.
 pub(super) fn close(found: &Values, expected: &Values, tolerance: f64) -> Result<(), String> {
     each(found, expected, |found, expected| {
-        let scale = expected.iter::<f64>().fold(0.0f64, |max, value| max.max(value.abs()));
+        let scale = expected
+            .iter::<f64>()
+            .fold(0.0f64, |max, value| max.max(value.abs()));
         match distance(found, expected, [0.0, tolerance * (1.0 + scale)])? {
             error if error <= 1.0 => Ok(()),
             error => Err(format!(
@@ -63,9 +69,18 @@ fn each(
     expected: &Values,
     check: impl Fn(&TensorData, &TensorData) -> Result<(), String>,
 ) -> Result<(), String> {
-    let names = |values: &Values| values.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let names = |values: &Values| {
+        values
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect::<Vec<_>>()
+    };
     if names(found) != names(expected) {
-        return Err(format!("tensors {:?}, expected {:?}", names(found), names(expected)));
+        return Err(format!(
+            "tensors {:?}, expected {:?}",
+            names(found),
+            names(expected)
+        ));
     }
     for ((name, found), (_, expected)) in found.iter().zip(expected) {
         check(found, expected).map_err(|what| format!("`{name}`: {what}"))?;

@@ -1,7 +1,8 @@
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, NumericEntry};
 use burn::train::renderer::{
-    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
+    MetricsRendererTraining,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -34,7 +35,8 @@ impl Progress {
             return None;
         };
         let bits = bits_per_char(entry.current());
-        self.bar.set_message(format!("{bits:.3} bits per character"));
+        self.bar
+            .set_message(format!("{bits:.3} bits per character"));
         matches!(entry, NumericEntry::Final(_)).then_some(bits)
     }
 }
@@ -58,7 +60,8 @@ impl TrainingProgressLogger for Progress {
         let style = "{prefix} {bar:30} {pos}/{len} windows, {elapsed} of {duration}, {msg}";
         let style = ProgressStyle::with_template(style).expect("a valid template");
         self.bar = ProgressBar::new(total_items as u64).with_style(style);
-        self.bar.set_prefix(format!("epoch {}/{} {split}", self.epoch, self.epochs));
+        self.bar
+            .set_prefix(format!("epoch {}/{} {split}", self.epoch, self.epochs));
     }
 
     fn update_split(&mut self, items_processed: usize) {
@@ -71,15 +74,16 @@ impl TrainingProgressLogger for Progress {
 
     fn update_epoch(&mut self, epoch: usize) {
         let (train, valid) = (self.train, self.valid);
-        println!("epoch {epoch}/{}: bits per character {train:.3} in training, {valid:.3} in validation", self.epochs);
+        println!(
+            "epoch {epoch}/{}: bits per character {train:.3} in training, {valid:.3} in validation",
+            self.epochs
+        );
         self.epoch = epoch + 1;
     }
 
     fn end(&mut self) {}
 
-    fn log_event_training(&mut self, event: String) {
-        self.bar.suspend(|| println!("{event}"));
-    }
+    fn log_event_training(&mut self, _: String) {}
 }
 
 /// There is no evaluation apart from the validation of every epoch.

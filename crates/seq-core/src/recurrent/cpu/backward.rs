@@ -56,6 +56,7 @@ where
     let pass = Pass {
         cell,
         problem,
+        padded,
         y: incoming.y,
         states: (&saved.hidden, &saved.cell),
         sums: kept.shared(),
@@ -171,6 +172,7 @@ fn batch_major<R: Real>(problem: &Problem<'_, R>, steps: &[R]) -> Vec<R> {
 struct Pass<'a, R, C> {
     cell: &'a C,
     problem: &'a Problem<'a, R>,
+    padded: usize,
     y: Option<&'a [R]>,
     /// The hidden and the cell states of the forward pass.
     states: (&'a Buffer<R>, &'a Buffer<R>),
@@ -205,7 +207,7 @@ where
         let own = member.share(d_hidden.div_ceil(lanes));
         let units = columns::<R, S>(&own);
         let width = PANEL * lanes;
-        let depth = H * pass.problem.padded();
+        let depth = H * pass.padded;
         let panels = pack_transposed::<R, H>(units.clone(), width, pass.problem, C::RECURRENT);
         for step in (0..time).rev() {
             for block in own.clone() {
@@ -237,7 +239,7 @@ where
     unsafe fn retreat<S: Simd>(&self, s: S, step: usize, block: usize) {
         let pass = self.pass;
         let problem = pass.problem;
-        let (lanes, padded, batch) = (R::lanes::<S>(), problem.padded(), problem.batch);
+        let (lanes, padded, batch) = (R::lanes::<S>(), pass.padded, problem.batch);
         let zero = R::splat(s, R::ZERO);
         let unit = block * lanes;
         let rest = (problem.d_hidden - unit).min(lanes);
@@ -313,7 +315,7 @@ where
         panel: *const R,
     ) {
         let pass = self.pass;
-        let (lanes, padded, batch) = (R::lanes::<S>(), pass.problem.padded(), pass.problem.batch);
+        let (lanes, padded, batch) = (R::lanes::<S>(), pass.padded, pass.problem.batch);
         // SAFETY: every address is that of a whole register inside its buffer, and the columns are
         // this thread's own.
         unsafe {

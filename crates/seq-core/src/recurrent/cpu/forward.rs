@@ -68,6 +68,7 @@ where
     let pass = Pass {
         cell,
         problem,
+        padded,
         keep,
         chunk,
         kept: kept.shared(),
@@ -103,6 +104,7 @@ where
 struct Pass<'a, R, C> {
     cell: &'a C,
     problem: &'a Problem<'a, R>,
+    padded: usize,
     keep: bool,
     chunk: usize,
     kept: Shared<R>,
@@ -180,7 +182,7 @@ where
         let pass = self.pass;
         let slot = if pass.keep { step } else { step % pass.chunk };
         // SAFETY: the buffer has a place for the step by the choice above.
-        unsafe { pass.kept.at((slot * pass.problem.batch + row) * G * pass.problem.padded()) }
+        unsafe { pass.kept.at((slot * pass.problem.batch + row) * G * pass.padded) }
     }
 
     /// The input product of `M` rows of a chunk, counted through its steps and sequences, for one
@@ -189,7 +191,7 @@ where
     unsafe fn project<S: Simd, const M: usize>(&self, s: S, start: usize, first: usize, block: usize, panel: *const R) {
         let pass = self.pass;
         let problem = pass.problem;
-        let (lanes, padded) = (R::lanes::<S>(), problem.padded());
+        let (lanes, padded) = (R::lanes::<S>(), pass.padded);
         let place = |m: usize| {
             let index = first + m;
             (start + index / problem.batch, index % problem.batch)
@@ -224,7 +226,7 @@ where
     unsafe fn advance<S: Simd, const M: usize>(&self, s: S, step: usize, first: usize, block: usize, panel: *const R) {
         let pass = self.pass;
         let problem = pass.problem;
-        let (lanes, padded) = (R::lanes::<S>(), problem.padded());
+        let (lanes, padded) = (R::lanes::<S>(), pass.padded);
         let zero = R::splat(s, R::ZERO);
         let unit = block * lanes;
         let states = problem.batch * padded;

@@ -1,8 +1,6 @@
-use crate::cpu::{Buffer, Real, Simd, threads};
+use std::marker::PhantomData;
 
-/// Hidden units are padded to this in the kernels' own memory: a whole number of registers of every
-/// instruction set and element type.
-const PADDING: usize = 16;
+use crate::cpu::{Arch, Buffer, Real, Simd, WithSimd, threads};
 
 /// Below this many multiplications a step, a barrier costs more than a second thread saves.
 const WORTH_SHARING: usize = 1 << 15;
@@ -34,9 +32,9 @@ pub(crate) struct Problem<'a, R> {
 }
 
 impl<R: Real> Problem<'_, R> {
-    /// `d_hidden` rounded up, the distance between rows of the kernels' own memory.
+    /// `d_hidden` rounded up to whole registers, the distance between rows of the kernels' own memory.
     pub fn padded(&self) -> usize {
-        self.d_hidden.next_multiple_of(PADDING)
+        self.d_hidden.next_multiple_of(Arch::new().dispatch(Lanes::<R>(PhantomData)))
     }
 
     pub fn length(&self, row: usize) -> usize {
@@ -113,6 +111,18 @@ impl<R: Real> Problem<'_, R> {
             }
         }
         out
+    }
+}
+
+/// How many elements a register holds on this machine.
+struct Lanes<R>(PhantomData<R>);
+
+impl<R: Real> WithSimd for Lanes<R> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        R::lanes::<S>()
     }
 }
 

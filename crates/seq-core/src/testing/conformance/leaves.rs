@@ -51,7 +51,10 @@ pub(super) struct Parameters<'a, M> {
 
 impl<'a, M> Parameters<'a, M> {
     pub fn new(mapper: &'a mut M) -> Self {
-        Self { path: Vec::new(), mapper }
+        Self {
+            path: Vec::new(),
+            mapper,
+        }
     }
 }
 
@@ -81,7 +84,11 @@ fn rebuild<const D: usize>(
 ) -> Tensor<D> {
     let (autodiff, require_grad) = (tensor.is_autodiff(), tensor.is_require_grad());
     let tensor = edit(tensor.without_autodiff());
-    if autodiff { tensor.autodiff().set_require_grad(require_grad) } else { tensor }
+    if autodiff {
+        tensor.autodiff().set_require_grad(require_grad)
+    } else {
+        tensor
+    }
 }
 
 /// Brings parameters to a type and away from their initial zeros and ones.
@@ -92,7 +99,10 @@ pub(super) struct Prepare {
 
 impl Prepare {
     pub fn new(seed: u64, dtype: DType) -> Self {
-        Self { noise: Noise::new(seed), dtype }
+        Self {
+            noise: Noise::new(seed),
+            dtype,
+        }
     }
 }
 
@@ -197,15 +207,20 @@ impl Leaves {
         let leaf = leaf.clone();
         let read = move |gradients: &Gradients| {
             let gradient = leaf.grad(gradients);
-            gradient.unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like()).into_data()
+            gradient
+                .unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like())
+                .into_data()
         };
-        self.found.push(Gradient { name: name.to_owned(), read: Box::new(read) });
+        self.found.push(Gradient {
+            name: name.to_owned(),
+            read: Box::new(read),
+        });
     }
 }
 
 impl StateMapper for Leaves {
     fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
-        self.leaf(&format!("state {name}"), tensor)
+        self.leaf(name, tensor)
     }
 }
 

@@ -1,15 +1,14 @@
 mod gradients;
 mod kernels;
 mod leaves;
+mod padding;
 mod saving;
 mod sequence;
 mod trial;
 
 use std::sync::Mutex;
 
-use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use super::guarded;
@@ -25,7 +24,8 @@ use trial::{Limits, Sizes, Trial};
 /// little, so that none is a plain zero or one, and dropout is off.
 ///
 /// Two results agree when they differ by at most 1e-5 (f32) or 1e-13 (f64) of one plus the largest
-/// value of the tensor; gradients, where sums are longer, by ten times as much.
+/// value of the tensor, gradients by at most 30 times as much. Measured on the LSTM are 4e-6 and
+/// 1e-14; for gradients 2e-5 and 6e-14, and 1e-4 (f32) where few values are normalised.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -58,7 +58,11 @@ impl<L: SequenceLayer> Conformance<L> {
     /// Checks the layers that `make` gives for a small number, 1 or more, which is to set their
     /// widths, and a device.
     pub fn new(make: impl Fn(usize, &Device) -> L + 'static) -> Self {
-        Self { make: Box::new(make), reference: None, cases: 4 }
+        Self {
+            make: Box::new(make),
+            reference: None,
+            cases: 4,
+        }
     }
 
     /// Compares the layer with `body` too, its specification in plain tensor operations.
@@ -109,7 +113,15 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn streaming(&self) {
-        self.everywhere("streaming", Limits { batch: 3, time: 12, width: 18 }, sequence::streaming);
+        self.everywhere(
+            "streaming",
+            Limits {
+                batch: 3,
+                time: 12,
+                width: 18,
+            },
+            sequence::streaming,
+        );
     }
 
     /// Law 2: a padded batch gives each sequence what it gets alone: outputs, state and gradients.
@@ -120,7 +132,15 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn padding(&self) {
-        self.everywhere("padding", Limits { batch: 5, time: 7, width: 6 }, sequence::padding);
+        self.everywhere(
+            "padding",
+            Limits {
+                batch: 5,
+                time: 7,
+                width: 6,
+            },
+            padding::padding,
+        );
     }
 
     /// Law 3: changing `x[t..]` leaves `y[..t]` as it was, to the bit.
@@ -129,21 +149,38 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn causality(&self) {
-        self.everywhere("causality", Limits { batch: 3, time: 12, width: 18 }, sequence::causality);
+        self.everywhere(
+            "causality",
+            Limits {
+                batch: 3,
+                time: 12,
+                width: 18,
+            },
+            sequence::causality,
+        );
     }
 
     /// Law 4: gradients through the output and the last state, with respect to the input, every
     /// parameter and the initial state, agree with central differences in f64 along random
     /// directions, with and without padding.
     ///
-    /// The differences are taken over 1e-5 to either side and have to agree to 1e-7 of one plus the
-    /// slope. The layer must be smooth there: give it no kinks, or such as are met almost never.
+    /// The differences are of fourth order, over 1e-5 and 2e-5 to either side, and have to agree to
+    /// 1e-7 of one plus the slope. Where they do not, shorter ones are tried, so a layer may have
+    /// kinks as long as it does not sit on one.
     ///
     /// # Panics
     ///
     /// When the law is broken.
     pub fn gradients(&self) {
-        self.everywhere("gradients", Limits { batch: 2, time: 5, width: 4 }, gradients::differences);
+        self.everywhere(
+            "gradients",
+            Limits {
+                batch: 2,
+                time: 5,
+                width: 4,
+            },
+            gradients::differences,
+        );
     }
 
     /// Law 5: outputs, last state and all gradients are the same on every backend, for contiguous
@@ -155,11 +192,21 @@ impl<L: SequenceLayer> Conformance<L> {
     /// When the law is broken.
     pub fn kernels(&self) {
         let first = BackendName::compiled().into_iter().next();
-        let first = first.expect("this build has no backend to check the layer on").device();
-        self.everywhere("kernels", Limits { batch: 5, time: 7, width: 20 }, |trial| {
-            let base = Trial::new(self, trial.sizes, &first, trial.dtype);
-            kernels::agreement(&base, trial, self.reference.as_deref())
-        });
+        let first = first
+            .expect("this build has no backend to check the layer on")
+            .device();
+        self.everywhere(
+            "kernels",
+            Limits {
+                batch: 5,
+                time: 7,
+                width: 20,
+            },
+            |trial| {
+                let base = Trial::new(self, trial.sizes, &first, trial.dtype);
+                kernels::agreement(&base, trial, self.reference.as_deref())
+            },
+        );
     }
 
     /// Law 6: a state saved to bytes and restored goes on to the bit as if nothing had happened;
@@ -170,7 +217,15 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn state(&self) {
-        self.everywhere("state", Limits { batch: 4, time: 5, width: 6 }, saving::state);
+        self.everywhere(
+            "state",
+            Limits {
+                batch: 4,
+                time: 5,
+                width: 6,
+            },
+            saving::state,
+        );
     }
 
     /// Law 7: a module saved, to bytes and to a file, and loaded into a fresh one gives the same
@@ -180,9 +235,19 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn saving(&self) {
-        self.everywhere("saving", Limits { batch: 2, time: 5, width: 6 }, |trial| {
-            saving::module(trial, || self.layer(trial.sizes.width, 0, &trial.device, trial.dtype))
-        });
+        self.everywhere(
+            "saving",
+            Limits {
+                batch: 2,
+                time: 5,
+                width: 6,
+            },
+            |trial| {
+                saving::module(trial, || {
+                    self.layer(trial.sizes.width, 0, &trial.device, trial.dtype)
+                })
+            },
+        );
     }
 
     /// Checks a law for fixed corner cases and random sizes, on every backend and in every type.
@@ -197,9 +262,11 @@ impl<L: SequenceLayer> Conformance<L> {
                 let device = backend.device();
                 let dtypes = [DType::F32, DType::F64].into_iter();
                 for dtype in dtypes.filter(|dtype| device.supports_dtype(*dtype)) {
-                    guarded(|| check(&Trial::new(self, sizes, &device, dtype))).map_err(|what| {
-                        format!("the law of {law} is broken on {backend} in {dtype:?}: {what}")
-                    })?;
+                    guarded(|| check(&Trial::new(self, sizes, &device, dtype))).map_err(
+                        |what| {
+                            format!("the law of {law} is broken on {backend} in {dtype:?}: {what}")
+                        },
+                    )?;
                 }
             }
             Ok::<_, String>(())
@@ -207,13 +274,18 @@ impl<L: SequenceLayer> Conformance<L> {
         for sizes in Sizes::corners(limits) {
             check(sizes).unwrap_or_else(|what| panic!("{what}\nwith {sizes:?}"));
         }
-        let mut config = Config { cases: self.cases, failure_persistence: None, ..Config::default() };
-        config.max_shrink_iters = 64;
+        let mut config = Config {
+            cases: self.cases,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        config.max_shrink_iters = 16;
         if config.rng_seed == RngSeed::Random {
             config.rng_seed = RngSeed::Fixed(1);
         }
-        let result = TestRunner::new(config)
-            .run(&Sizes::any(limits), |sizes| check(sizes).map_err(TestCaseError::fail));
+        let result = TestRunner::new(config).run(&Sizes::any(limits), |sizes| {
+            check(sizes).map_err(TestCaseError::fail)
+        });
         if let Err(error) = result {
             panic!("{error}");
         }
@@ -223,9 +295,12 @@ impl<L: SequenceLayer> Conformance<L> {
     fn layer(&self, width: usize, seed: u64, device: &Device, dtype: DType) -> L {
         let device = device.clone().autodiff();
         // A broken layer may have panicked in here: the lock guards nothing that could be damaged.
-        let turn = MAKING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let turn = MAKING
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         device.seed(seed);
-        let layer = (self.make)(width, &device).map(&mut Parameters::new(&mut Prepare::new(seed, dtype)));
+        let layer =
+            (self.make)(width, &device).map(&mut Parameters::new(&mut Prepare::new(seed, dtype)));
         drop(turn);
         layer
     }

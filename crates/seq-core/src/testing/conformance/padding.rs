@@ -8,13 +8,21 @@ use crate::{Lengths, SequenceLayer, SequenceState};
 
 pub(super) fn padding<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {
     let lengths = trial.lengths();
-    let mut given = trial.given(Some(lengths.clone()));
+    let mut given = trial.given(Some(lengths.clone()), trial.state());
     let clean = given.x.clone();
     given.x = pad(clean.clone(), &lengths, 1e3);
-    let nan = Given { x: pad(clean, &lengths, f64::NAN), ..given.clone() };
+    let nan = Given {
+        x: pad(clean, &lengths, f64::NAN),
+        ..given.clone()
+    };
 
     let forward = |given: &Given<L::State>| {
-        run(&trial.plain, given.x.clone(), Some(&lengths), given.state.clone())
+        run(
+            &trial.plain,
+            given.x.clone(),
+            Some(&lengths),
+            given.state.clone(),
+        )
     };
     let (y, last) = forward(&given);
     let (nan_y, nan_last) = forward(&nan);
@@ -49,18 +57,28 @@ pub(super) fn padding<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> 
             probe_y: real(&given.probe_y),
             probe_state: given.probe_state.clone().select(&[row]),
         };
-        let (alone_y, alone_last) = trial.plain.forward(alone.x.clone(), Some(alone.state.clone()));
-        close(&values(&real(&y), &last), &values(&alone_y, &alone_last), trial.tolerance())
-            .map_err(named)?;
+        let (alone_y, alone_last) = trial
+            .plain
+            .forward(alone.x.clone(), Some(alone.state.clone()));
+        close(
+            &values(&real(&y), &last),
+            &values(&alone_y, &alone_last),
+            trial.tolerance(),
+        )
+        .map_err(named)?;
 
         let mut own = gradients(&alone);
-        let padded = vec![("x".to_owned(), real(&x_gradient).into_data())];
+        let padded = vec![("input x".to_owned(), real(&x_gradient).into_data())];
         close(&padded, &own[..1].to_vec(), trial.gradient_tolerance())
             .map_err(|what| named(format!("gradient of {what}")))?;
         own.retain(is_parameter);
         summed = Some(match summed {
             None => own,
-            Some(sum) => sum.into_iter().zip(own).map(|((name, a), (_, b))| (name, add(&a, &b))).collect(),
+            Some(sum) => sum
+                .into_iter()
+                .zip(own)
+                .map(|((name, a), (_, b))| (name, add(&a, &b)))
+                .collect(),
         });
     }
     let parameters = whole.into_iter().filter(is_parameter).collect();
@@ -76,7 +94,10 @@ fn is_parameter((name, _): &(String, TensorData)) -> bool {
 /// `x` `[batch, time, width]` with `value` beyond the end of each sequence.
 fn pad(x: Tensor<3>, lengths: &Lengths, value: f64) -> Tensor<3> {
     let [batch, time, width] = x.dims();
-    let ended = lengths.mask(time, &x.device()).bool_not().reshape([batch, time, 1]);
+    let ended = lengths
+        .mask(time, &x.device())
+        .bool_not()
+        .reshape([batch, time, 1]);
     x.mask_fill(ended.expand([batch, time, width]), value)
 }
 
@@ -86,6 +107,10 @@ fn is_zero_beyond(x: &Tensor<3>, lengths: &Lengths) -> Result<(), String> {
 }
 
 fn add(a: &TensorData, b: &TensorData) -> TensorData {
-    let sum: Vec<f64> = a.iter::<f64>().zip(b.iter::<f64>()).map(|(a, b)| a + b).collect();
+    let sum: Vec<f64> = a
+        .iter::<f64>()
+        .zip(b.iter::<f64>())
+        .map(|(a, b)| a + b)
+        .collect();
     TensorData::new(sum, a.shape().clone())
 }

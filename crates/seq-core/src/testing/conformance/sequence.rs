@@ -8,12 +8,17 @@ use crate::SequenceLayer;
 use crate::testing::compare::{Values, close, equal};
 
 pub(super) fn streaming<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {
-    let Sizes { batch, time, seed, .. } = trial.sizes;
+    let Sizes {
+        batch, time, seed, ..
+    } = trial.sizes;
     let (layer, x, state) = (&trial.plain, trial.input(1, time), trial.state());
     let (y, last) = layer.forward(x.clone(), Some(state.clone()));
     let shape = [batch, time, layer.d_output()];
     if y.dims() != shape {
-        return Err(format!("the output has shape {:?}, expected {shape:?}", y.dims()));
+        return Err(format!(
+            "the output has shape {:?}, expected {shape:?}",
+            y.dims()
+        ));
     }
     let whole = values(&y, &last);
 
@@ -65,7 +70,10 @@ pub(super) fn causality<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String
         if steps == 0 {
             continue;
         }
-        let (kept, changed) = (x.clone().narrow(1, 0, steps), other.clone().narrow(1, steps, time - steps));
+        let (kept, changed) = (
+            x.clone().narrow(1, 0, steps),
+            other.clone().narrow(1, steps, time - steps),
+        );
         let mixed = Tensor::cat(vec![kept, changed], 1);
         equal(&begin(mixed, steps), &begin(x.clone(), steps))
             .map_err(|what| format!("the input was changed from step {steps} on: {what}"))?;

@@ -1,4 +1,3 @@
-use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use proptest::prelude::*;
 
@@ -31,7 +30,14 @@ pub(super) struct Sizes {
 impl Sizes {
     /// The smallest, and an odd one with all there is.
     pub fn corners(limits: Limits) -> [Self; 2] {
-        let smallest = Self { batch: 1, time: 1, width: 1, warm: false, padded: false, seed: 1 };
+        let smallest = Self {
+            batch: 1,
+            time: 1,
+            width: 1,
+            warm: false,
+            padded: false,
+            seed: 1,
+        };
         let odd = Self {
             batch: limits.batch.min(3),
             time: limits.time.min(7),
@@ -46,9 +52,16 @@ impl Sizes {
     pub fn any(limits: Limits) -> impl Strategy<Value = Self> {
         let time = prop_oneof![1 => Just(1), 5 => 2..=limits.time];
         let sizes = (1..=limits.batch, time, 1..=limits.width);
-        (sizes, any::<(bool, bool, u64)>()).prop_map(|((batch, time, width), (warm, padded, seed))| {
-            Self { batch, time, width, warm, padded, seed }
-        })
+        (sizes, any::<(bool, bool, u64)>()).prop_map(
+            |((batch, time, width), (warm, padded, seed))| Self {
+                batch,
+                time,
+                width,
+                warm,
+                padded,
+                seed,
+            },
+        )
     }
 }
 
@@ -76,7 +89,30 @@ pub(super) struct Given<S> {
 impl<L: SequenceLayer> Trial<L> {
     pub fn new(suite: &Conformance<L>, sizes: Sizes, device: &Device, dtype: DType) -> Self {
         let layer = suite.layer(sizes.width, sizes.seed, device, dtype);
-        Self { plain: layer.valid(), layer, device: device.clone(), dtype, sizes }
+        Self {
+            plain: layer.valid(),
+            layer,
+            device: device.clone(),
+            dtype,
+            sizes,
+        }
+    }
+
+    /// The same trial of another layer.
+    pub fn with_layer(&self, layer: L) -> Self {
+        let Self {
+            device,
+            dtype,
+            sizes,
+            ..
+        } = self;
+        Self {
+            plain: layer.valid(),
+            layer,
+            device: device.clone(),
+            dtype: *dtype,
+            sizes: *sizes,
+        }
     }
 
     /// Random, `[batch, time, d_input]`; another `salt` gives other values.
@@ -88,14 +124,21 @@ impl<L: SequenceLayer> Trial<L> {
     /// What the sequences of the batch begin with.
     pub fn state(&self) -> L::State {
         match self.sizes.warm {
-            true => self.plain.forward(self.input(11, 2), None).1,
+            true => self.warm_state(),
             false => self.plain.initial_state(self.sizes.batch, &self.device),
         }
     }
 
+    /// What other sequences ended with.
+    pub fn warm_state(&self) -> L::State {
+        self.plain.forward(self.input(11, 2), None).1
+    }
+
     /// Random lengths in no order, with the full one, and in larger batches one and zero.
     pub fn lengths(&self) -> Lengths {
-        let Sizes { batch, time, seed, .. } = self.sizes;
+        let Sizes {
+            batch, time, seed, ..
+        } = self.sizes;
         let mut noise = Noise::new(seed ^ 12);
         let mut lengths: Vec<_> = (0..batch)
             .map(|row| match row {
@@ -109,16 +152,21 @@ impl<L: SequenceLayer> Trial<L> {
         Lengths::new(lengths)
     }
 
-    pub fn given(&self, lengths: Option<Lengths>) -> Given<L::State> {
-        let (x, state) = (self.input(13, self.sizes.time), self.state());
+    pub fn given(&self, lengths: Option<Lengths>, state: L::State) -> Given<L::State> {
+        let x = self.input(13, self.sizes.time);
         let (y, last) = run(&self.plain, x.clone(), lengths.as_ref(), state.clone());
         let mut fill = Fill(Noise::new(self.sizes.seed ^ 14));
         let probe_y = fill.0.tensor(y.dims(), (&self.device, self.dtype));
-        Given { x, lengths, state, probe_y, probe_state: last.map(&mut fill) }
+        Given {
+            x,
+            lengths,
+            state,
+            probe_y,
+            probe_state: last.map(&mut fill),
+        }
     }
 
-    /// The difference of two results that is put down to rounding; gradients are sums over batch
-    /// and time, and get ten times as much.
+    /// The difference of two results that is put down to rounding, relative to the largest value.
     pub fn tolerance(&self) -> f64 {
         match self.dtype {
             DType::F64 => 1e-13,
@@ -126,15 +174,18 @@ impl<L: SequenceLayer> Trial<L> {
         }
     }
 
+    /// Gradients are sums over batch and time, and suffer more.
     pub fn gradient_tolerance(&self) -> f64 {
-        10.0 * self.tolerance()
+        30.0 * self.tolerance()
     }
 }
 
 impl<S: SequenceState> Given<S> {
     /// The sum of all outputs, each weighed with its probe.
     pub fn loss(&self, y: Tensor<3>, state: S) -> Tensor<1> {
-        let states = Flat::of(state).into_iter().zip(Flat::of(self.probe_state.clone()));
+        let states = Flat::of(state)
+            .into_iter()
+            .zip(Flat::of(self.probe_state.clone()));
         let losses = states.map(|(state, probe)| (state * probe).sum());
         losses.fold((y * self.probe_y.clone()).sum(), |sum, loss| sum + loss)
     }
@@ -170,9 +221,11 @@ pub(super) fn differentiate<L: SequenceLayer>(
     loss: impl Fn(Tensor<3>, L::State) -> Tensor<1>,
 ) -> (Values, Values) {
     let mut leaves = Leaves::new();
-    let x = leaves.leaf("x", given.x.clone());
+    let x = leaves.leaf("input x", given.x.clone());
     let state = given.state.clone().map(&mut leaves);
-    layer.clone().map(&mut Parameters::new(&mut leaves.only_existing()));
+    layer
+        .clone()
+        .map(&mut Parameters::new(&mut leaves.only_existing()));
 
     let (y, state) = body(layer, x, given.lengths.as_ref(), state);
     let outputs = values(&y, &state);

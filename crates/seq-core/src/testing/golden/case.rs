@@ -53,7 +53,8 @@ impl Case {
     /// Reads the tensors beside `json`, and takes what is not the architecture's out of the config.
     pub fn read(json: &Path, mut header: Header) -> Result<Self, String> {
         let file = json.with_extension("safetensors");
-        let tensors = read_tensors(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let tensors =
+            read_tensors(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         header.config.remove("greedy_margin");
         let zeros = header.config.remove("expected_zero_gradients");
         let zeros: Vec<String> = serde_json::from_value(zeros.unwrap_or(Value::Array(Vec::new())))
@@ -65,7 +66,11 @@ impl Case {
                 None => return Err(format!("no gradient of `{name}`, which is to be zero")),
             }
         }
-        Ok(Self { file, header, tensors })
+        Ok(Self {
+            file,
+            header,
+            tensors,
+        })
     }
 
     /// Its file's name without the extension, after the architecture's.
@@ -101,7 +106,10 @@ impl Case {
 
     /// The names that begin with `prefix`.
     pub fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
-        self.tensors.keys().map(String::as_str).filter(move |name| name.starts_with(prefix))
+        self.tensors
+            .keys()
+            .map(String::as_str)
+            .filter(move |name| name.starts_with(prefix))
     }
 }
 

@@ -58,7 +58,10 @@ struct Measured {
 impl Golden {
     /// Takes the cases that lie in `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), kinds: BTreeMap::new() }
+        Self {
+            folder: folder.into(),
+            kinds: BTreeMap::new(),
+        }
     }
 
     /// Says how to compute the cases of a kind: `body` takes weights and inputs from the [`Run`]
@@ -115,18 +118,33 @@ impl Golden {
                 failures.push(format!("{}: no golden cases there", folder.display()));
             }
         }
-        println!("{cases} golden cases, {runs} runs, {} failures", failures.len());
-        assert!(failures.is_empty(), "golden cases failed:\n{}", failures.join("\n"));
+        println!(
+            "{cases} golden cases, {runs} runs, {} failures",
+            failures.len()
+        );
+        assert!(
+            failures.is_empty(),
+            "golden cases failed:\n{}",
+            failures.join("\n")
+        );
     }
 
     /// The case's description and how to compute it; nothing if it belongs to somebody else.
     fn body(&self, file: &Path) -> Result<Option<(Header, &Body)>, String> {
         let header = Header::read(file)?;
-        if !self.kinds.keys().any(|(architecture, _)| *architecture == header.architecture) {
+        if !self
+            .kinds
+            .keys()
+            .any(|(architecture, _)| *architecture == header.architecture)
+        {
             return Ok(None);
         }
         let key = (header.architecture.as_str(), header.kind.as_str());
-        let body = self.kinds.iter().find(|(kind, _)| **kind == key).map(|(_, body)| body);
+        let body = self
+            .kinds
+            .iter()
+            .find(|(kind, _)| **kind == key)
+            .map(|(_, body)| body);
         match body {
             Some(body) => Ok(Some((header, body))),
             None => Err(format!("{} has no golden kind `{}`", key.0, key.1)),
@@ -140,7 +158,10 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             find(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "json") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             files.push(path);
         }
     }
@@ -166,9 +187,14 @@ fn run_everywhere(case: &Case, body: &Body, failures: &mut Vec<String>) -> usize
             let title = format!("{} {backend} {type_name}", case.name());
             match result {
                 Ok(()) => {
-                    let gradient = measured.gradient.map(|error| format!(", gradient {error:.3}"));
+                    let gradient = measured
+                        .gradient
+                        .map(|error| format!(", gradient {error:.3}"));
                     let gradient = gradient.unwrap_or_default();
-                    println!("{title}: output {:.3}{gradient} of the tolerance", measured.output);
+                    println!(
+                        "{title}: output {:.3}{gradient} of the tolerance",
+                        measured.output
+                    );
                 }
                 Err(error) => {
                     println!("{title}: FAILED");
@@ -183,12 +209,7 @@ fn run_everywhere(case: &Case, body: &Body, failures: &mut Vec<String>) -> usize
     runs
 }
 
-fn attempt(
-    case: &Case,
-    body: &Body,
-    mut run: Run,
-    measured: &mut Measured,
-) -> Result<(), String> {
+fn attempt(case: &Case, body: &Body, mut run: Run, measured: &mut Measured) -> Result<(), String> {
     guarded(|| {
         body(case.config(), &mut run).map_err(|error| format!("config: {error}"))?;
         run.finish(measured)

@@ -80,7 +80,11 @@ impl<'a> Run<'a> {
         let data = self.data(name);
         assert!(data.dtype().is_float(), "`{name}` is not of floats");
         let tensor = Tensor::from_data(data.clone(), (&self.device, self.dtype));
-        let tensor = if self.device.is_autodiff() { tensor.require_grad() } else { tensor };
+        let tensor = if self.device.is_autodiff() {
+            tensor.require_grad()
+        } else {
+            tensor
+        };
         self.track(name, &tensor);
         tensor
     }
@@ -114,7 +118,9 @@ impl<'a> Run<'a> {
     /// When the case has no such tensor, or it holds anything but non-negative integers.
     pub fn numbers(&mut self, name: &str) -> Vec<usize> {
         let data = self.data(name);
-        let numbers = data.as_slice::<i64>().unwrap_or_else(|error| panic!("`{name}`: {error}"));
+        let numbers = data
+            .as_slice::<i64>()
+            .unwrap_or_else(|error| panic!("`{name}`: {error}"));
         let number = |&n: &i64| usize::try_from(n).unwrap_or_else(|_| panic!("`{name}` holds {n}"));
         let numbers = numbers.iter().map(number).collect();
         self.taken.insert(name.to_owned());
@@ -127,7 +133,8 @@ impl<'a> Run<'a> {
         self.taken.insert(name.to_owned());
         let tensor = tensor.clone();
         let gradient = move |gradients: &Gradients| tensor.grad(gradients).map(Tensor::into_data);
-        self.gradients.push((format!("gradient.{name}"), Box::new(gradient)));
+        self.gradients
+            .push((format!("gradient.{name}"), Box::new(gradient)));
     }
 
     /// Gives the output `output.<name>`.
@@ -144,16 +151,20 @@ impl<'a> Run<'a> {
                 None => loss,
             });
         }
-        self.outputs.insert(format!("output.{name}"), output.into_data());
+        self.outputs
+            .insert(format!("output.{name}"), output.into_data());
     }
 
     /// Gives the output `output.<name>` of integers, which have to be equal.
     pub fn output_int<const D: usize>(&mut self, name: &str, output: Tensor<D, Int>) {
-        self.outputs.insert(format!("output.{name}"), output.into_data());
+        self.outputs
+            .insert(format!("output.{name}"), output.into_data());
     }
 
     fn data(&self, name: &str) -> &'a TensorData {
-        self.case.tensor(name).unwrap_or_else(|| panic!("the case has no tensor `{name}`"))
+        self.case
+            .tensor(name)
+            .unwrap_or_else(|| panic!("the case has no tensor `{name}`"))
     }
 
     /// Compares all there is and notes the largest errors.
@@ -168,14 +179,26 @@ impl<'a> Run<'a> {
             let given: Vec<_> = self.outputs.keys().collect();
             return Err(format!("the run gave {given:?}, expected {expected:?}"));
         }
-        let tolerance = self.case.tolerance(self.dtype).expect("a run of a type has its tolerance");
+        let tolerance = self
+            .case
+            .tolerance(self.dtype)
+            .expect("a run of a type has its tolerance");
         for (name, found) in &self.outputs {
             let expected = self.data(name);
-            let exact = if expected.dtype().is_float() { tolerance.output } else { [0.0, 0.0] };
+            let exact = if expected.dtype().is_float() {
+                tolerance.output
+            } else {
+                [0.0, 0.0]
+            };
             measured.output = measured.output.max(check(name, found, expected, exact)?);
         }
         if self.device.is_autodiff() {
-            self.gradients(tolerance.gradient.ok_or("there is no tolerance for gradients")?, measured)?;
+            self.gradients(
+                tolerance
+                    .gradient
+                    .ok_or("there is no tolerance for gradients")?,
+                measured,
+            )?;
         }
         Ok(())
     }
@@ -183,10 +206,16 @@ impl<'a> Run<'a> {
     fn gradients(self, tolerance: [f64; 2], measured: &mut Measured) -> Result<(), String> {
         let loss = self.loss.as_ref().ok_or("no output has a probe")?;
         let gradients = loss.backward();
-        let mut found: BTreeMap<_, _> = self.gradients.iter().map(|(n, g)| (n.as_str(), g)).collect();
+        let mut found: BTreeMap<_, _> = self
+            .gradients
+            .iter()
+            .map(|(n, g)| (n.as_str(), g))
+            .collect();
         for name in self.case.names("gradient.") {
             let expected = self.data(name);
-            let gradient = found.remove(name).ok_or(format!("nobody tracks `{name}`"))?;
+            let gradient = found
+                .remove(name)
+                .ok_or(format!("nobody tracks `{name}`"))?;
             // A tensor without any part in the loss has no gradient, which is one of zeros.
             let gradient = gradient(&gradients).unwrap_or_else(|| {
                 TensorData::full_dtype(expected.shape().clone(), 0.0, self.dtype)
@@ -211,6 +240,8 @@ fn check(
     let error = distance(found, expected, tolerance).map_err(|what| format!("`{name}`: {what}"))?;
     match error <= 1.0 {
         true => Ok(error),
-        false => Err(format!("`{name}`: error {error:.3} of the tolerance {tolerance:?}")),
+        false => Err(format!(
+            "`{name}`: error {error:.3} of the tolerance {tolerance:?}"
+        )),
     }
 }

@@ -1,0 +1,145 @@
+//! Weights from modules of Burn and from Keras' arrays.
+
+use burn::module::Param;
+use burn::nn;
+use burn::nn::activation::ActivationConfig;
+use burn::tensor::{Device, Distribution, Tensor};
+use seq_core::BackendName;
+use seq_lstm::{ConvertError, Lstm, LstmCell, LstmConfig, SequenceLayer};
+
+/// The largest error measured is 9e-8.
+fn close<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
+    assert_eq!(found.dims(), expected.dims());
+    let error = (found - expected).abs().max().into_scalar::<f32>();
+    assert!(error < 1e-6, "an error of {error:e}");
+}
+
+fn uniform<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
+    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device)
+}
+
+#[test]
+fn burn_modules_are_taken_over() {
+    for backend in BackendName::compiled() {
+        let device = backend.device();
+        let x = uniform([2, 5, 3], &device);
+        let plain = nn::LstmConfig::new(3, 4, true);
+        let configs = [
+            plain.clone(),
+            nn::LstmConfig::new(3, 4, false),
+            plain.clone().with_reverse(true),
+            plain
+                .with_clip(Some(0.1))
+                .with_gate_activation(ActivationConfig::HardSigmoid(nn::HardSigmoidConfig::new()))
+                .with_cell_activation(ActivationConfig::Softsign)
+                .with_hidden_activation(ActivationConfig::Relu),
+        ];
+        for config in configs {
+            let mut burn = config.init(&device);
+            shake(&mut burn);
+            let lstm = Lstm::try_from(burn.clone()).unwrap();
+            let (expected, last) = burn.forward(x.clone(), None);
+            let (y, state) = lstm.forward(x.clone(), None);
+            close(y, expected);
+            close(state.cells[0].cell.clone(), last.cell);
+        }
+        let mut burn = nn::BiLstmConfig::new(3, 4, true).init(&device);
+        shake(&mut burn.forward);
+        shake(&mut burn.reverse);
+        let lstm = Lstm::try_from(burn.clone()).unwrap();
+        close(lstm.forward(x.clone(), None).0, burn.forward(x, None).0);
+    }
+}
+
+/// Burn's biases begin at zero, which would hide a wrong order.
+fn shake(lstm: &mut nn::Lstm) {
+    let forget = lstm.forget_gate.as_mut().unwrap();
+    for gate in [
+        &mut lstm.input_gate,
+        forget,
+        &mut lstm.cell_gate,
+        &mut lstm.output_gate,
+    ] {
+        for linear in [&mut gate.input_transform, &mut gate.hidden_transform] {
+            linear.bias = linear.bias.take().map(|bias| {
+                let bias = bias.val();
+                Param::from_tensor(uniform(bias.dims(), &bias.device()))
+            });
+        }
+    }
+}
+
+#[test]
+fn burn_modules_that_do_not_fit_are_refused() {
+    let device = seq_lstm::device();
+    let config = nn::LstmConfig::new(3, 4, true);
+    let refused = |lstm: nn::Lstm| Lstm::try_from(lstm).unwrap_err();
+
+    let error = refused(config.clone().with_input_forget(true).init(&device));
+    assert!(matches!(error, ConvertError::CoupledGates), "{error}");
+
+    let steep = nn::HardSigmoidConfig::new().with_alpha(0.3);
+    for activation in [ActivationConfig::Gelu, ActivationConfig::HardSigmoid(steep)] {
+        let error = refused(
+            config
+                .clone()
+                .with_cell_activation(activation)
+                .init(&device),
+        );
+        let ConvertError::UnknownActivation { role, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*role, "cell_activation");
+    }
+
+    let mut odd = config.init(&device);
+    odd.output_gate = nn::LstmConfig::new(3, 5, true).init(&device).output_gate;
+    let error = refused(odd).to_string();
+    assert_eq!(
+        error,
+        "`output_gate.input_transform.weight` has shape [3, 5], expected [3, 4]"
+    );
+
+    let mut odd = nn::BiLstmConfig::new(3, 4, true).init(&device);
+    odd.reverse = nn::LstmConfig::new(3, 5, true).init(&device);
+    let error = Lstm::try_from(odd).unwrap_err();
+    assert!(matches!(error, ConvertError::WrongShape { .. }), "{error}");
+}
+
+#[test]
+fn keras_kernels_are_transposed_pytorch_weights() {
+    let device = seq_lstm::device();
+    let lstm = LstmConfig::new(3, 4).init(&device);
+    let cell = &lstm.cells[0];
+    let bias = |bias: &Option<Param<Tensor<1>>>| bias.as_ref().unwrap().val();
+    let (kernel, recurrent) = (
+        cell.weight_ih.val().transpose(),
+        cell.weight_hh.val().transpose(),
+    );
+    let keras = LstmCell::from_keras(
+        kernel.clone(),
+        recurrent.clone(),
+        Some(bias(&cell.bias_ih) + bias(&cell.bias_hh)),
+    );
+    let x = uniform([2, 5, 3], &device);
+    let (y, _) = Lstm::from(keras.unwrap()).forward(x.clone(), None);
+    close(y, lstm.forward(x, None).0);
+
+    let without = LstmCell::from_keras(kernel.clone(), recurrent.clone(), None).unwrap();
+    assert!(without.bias_ih.is_none() && without.bias_hh.is_none());
+
+    let vector = |size| Some(Tensor::<1>::zeros([size], &device));
+    let matrix = |rows, columns| Tensor::<2>::zeros([rows, columns], &device);
+    for (name, kernel, recurrent_kernel, bias) in [
+        ("kernel", matrix(3, 12), recurrent.clone(), None),
+        ("kernel", matrix(0, 16), recurrent.clone(), None),
+        ("recurrent_kernel", matrix(3, 16), matrix(4, 12), None),
+        ("bias", kernel, recurrent, vector(32)),
+    ] {
+        let error = LstmCell::from_keras(kernel, recurrent_kernel, bias).unwrap_err();
+        let ConvertError::WrongShape { name: found, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(found, name);
+    }
+}

@@ -1,0 +1,168 @@
+//! Gradients of operations with many inputs and several outputs.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::{Autodiff, NodeId};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::Shape;
+
+/// The gradient of an operation with `N` inputs and `M` outputs.
+pub(crate) trait Gradient<B: Backend, const N: usize, const M: usize>: Debug + Clone + Send + 'static {
+    /// What the forward pass keeps beside its inputs.
+    type Kept: Debug + Clone + Send + 'static;
+
+    /// The gradients of the inputs, given those of the outputs; an output that the loss does not
+    /// depend on has none. `wanted` says which gradients will be used.
+    fn backward(
+        &self,
+        inputs: [FloatTensor<B>; N],
+        kept: Self::Kept,
+        outputs: [Option<FloatTensor<B>>; M],
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N];
+}
+
+/// Runs `forward` on the inputs, and registers its gradient if one of them is tracked: only then does
+/// it have to return what is to be kept, which its second argument says.
+///
+/// The inputs are kept by way of Burn's checkpointer, so that gradient checkpointing is honoured.
+///
+/// A node of Burn's graph has one output. The first output's node holds the gradient of all inputs;
+/// every other output has a node whose only parent is that one, so that it runs before it in the
+/// backward pass and can leave its gradient in a slot for it.
+pub(crate) fn track<B, C, G, const N: usize, const M: usize>(
+    gradient: G,
+    inputs: [FloatTensor<Autodiff<B, C>>; N],
+    forward: impl FnOnce([FloatTensor<B>; N], bool) -> ([FloatTensor<B>; M], Option<G::Kept>),
+) -> [FloatTensor<Autodiff<B, C>>; M]
+where
+    B: Backend,
+    C: CheckpointStrategy,
+    G: Gradient<B, N, M>,
+{
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let slots: [Slot<B>; M] = std::array::from_fn(|_| Slot::default());
+    let joint = Joint(gradient.clone());
+    let (first, rest) = match joint.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(mut prep) => {
+            let ids = inputs.each_ref().map(|input| prep.checkpoint(input));
+            let (outputs, kept) = forward(inputs.map(|input| input.into_primitive()), true);
+            let state = State {
+                inputs: ids,
+                kept: kept.expect("a tracked forward pass keeps what the backward pass needs"),
+                slots: slots.clone(),
+                shape: outputs[0].shape(),
+            };
+            let mut outputs = outputs.into_iter();
+            (prep.finish(state, outputs.next().expect("an output")), outputs)
+        }
+        OpsKind::UnTracked(prep) => {
+            let (outputs, _) = forward(inputs.map(|input| input.into_primitive()), false);
+            let mut outputs = outputs.into_iter();
+            (prep.finish(outputs.next().expect("an output")), outputs)
+        }
+    };
+    let node = || first.node();
+    let rest: Vec<_> = rest
+        .zip(slots.iter().skip(1))
+        .map(|(output, slot)| match Secondary.prepare::<C>([node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((slot.clone(), first.shape().num_dims()), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        })
+        .collect();
+    let mut outputs = std::iter::once(first).chain(rest);
+    std::array::from_fn(|_| outputs.next().expect("as many outputs as slots"))
+}
+
+/// Where an output leaves its gradient for the node of the first one.
+struct Slot<B: Backend>(Arc<Mutex<Option<FloatTensor<B>>>>);
+
+impl<B: Backend> Slot<B> {
+    fn put(&self, gradient: FloatTensor<B>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+    }
+
+    fn take(&self) -> Option<FloatTensor<B>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<B: Backend> Default for Slot<B> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(None)))
+    }
+}
+
+impl<B: Backend> Clone for Slot<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B: Backend> Debug for Slot<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+/// What the first output's node knows.
+#[derive(Debug, Clone)]
+struct State<B: Backend, K, const N: usize, const M: usize> {
+    inputs: [NodeId; N],
+    kept: K,
+    slots: [Slot<B>; M],
+    shape: Shape,
+}
+
+#[derive(Debug)]
+struct Joint<G, const M: usize>(G);
+
+impl<B, G, const N: usize, const M: usize> Backward<B, N> for Joint<G, M>
+where
+    B: Backend,
+    G: Gradient<B, N, M>,
+{
+    type State = State<B, G::Kept, N, M>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let State { inputs, kept, slots, shape } = ops.state;
+        let first = grads.consume::<B>(&ops.node);
+        let mut outputs = slots.map(|slot| slot.take());
+        // Where only other outputs were used, this is the zero that they registered.
+        outputs[0] = (first.shape() == shape).then_some(first);
+        let inputs = inputs.map(|id| checkpointer.retrieve_node_output(id));
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = self.0.backward(inputs, kept, outputs, wanted);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Secondary;
+
+impl<B: Backend> Backward<B, 1> for Secondary {
+    /// The slot, and the rank of the first output.
+    type State = (Slot<B>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (slot, rank) = ops.state;
+        let gradient = grads.consume::<B>(&ops.node);
+        let (device, dtype) = (gradient.device(), gradient.dtype());
+        slot.put(gradient);
+        if let [Some(first)] = &ops.parents {
+            // A node runs only if something was registered for it; this zero is broadcast.
+            let zero = B::float_zeros(Shape::from(vec![1; rank]), &device, dtype.into());
+            grads.register::<B>(first.id, zero);
+        }
+    }
+}
