@@ -3,8 +3,8 @@ use std::fmt;
 use burn::tensor::Tensor;
 
 /// The largest difference allowed between two tensors, relative to the largest value of the
-/// reference. Sums over a thousand steps of `f32` in another order differ by some 1e-5.
-pub const TOLERANCE: f64 = 1e-4;
+/// reference. Sums in another order make up to 1.5e-6 in the quick workloads, gradients included.
+pub const TOLERANCE: f64 = 2e-5;
 
 /// How well two computations agree so far.
 #[derive(Debug, Clone, Copy, Default)]

@@ -18,7 +18,13 @@ pub use report::{Line, Row, linearity, print_table};
 use burn::tensor::Device;
 
 /// What is known to the benchmarks: a name and the workloads, quick ones or all.
-pub const ARCHITECTURES: [(&str, fn(Profile) -> Vec<Case>); 1] = [("lstm", lstm::cases)];
+pub const ARCHITECTURES: [(&str, Cases); 1] = [("lstm", lstm::cases)];
+
+/// Lists the workloads of an architecture.
+pub type Cases = fn(Profile) -> Vec<Case>;
+
+/// Makes a workload on a device.
+pub type Build = Box<dyn Fn(&Device) -> Box<dyn Workload>>;
 
 /// Which workloads are run, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,7 +48,7 @@ pub struct Case {
     /// Burn's module and shows that time grows linearly.
     pub scaling: bool,
     /// Makes the workload.
-    pub build: Box<dyn Fn(&Device) -> Box<dyn Workload>>,
+    pub build: Build,
 }
 
 /// One operation, done by this workspace and by Burn's own module with the same weights and input.

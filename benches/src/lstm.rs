@@ -209,27 +209,26 @@ impl LstmWorkload {
     ) -> Result<Agreement, Disagreement> {
         let mut agreement = agreement;
         for (layer, (cell, lstm)) in self.ours.cells.iter().zip(&self.burn_nn).enumerate() {
-            let inputs = |gate: &GateController| gate.input_transform.clone();
-            let hiddens = |gate: &GateController| gate.hidden_transform.clone();
-            let weights: [(_, _, &dyn Fn(&GateController) -> Linear); 2] = [
-                ("weight_ih", &cell.weight_ih, &inputs),
-                ("weight_hh", &cell.weight_hh, &hiddens),
+            let inputs = gates(lstm).map(|gate| &gate.input_transform);
+            let hiddens = gates(lstm).map(|gate| &gate.hidden_transform);
+            let weights = [
+                ("weight_ih", &cell.weight_ih, inputs),
+                ("weight_hh", &cell.weight_hh, hiddens),
             ];
-            for (name, weight, linear) in weights {
-                let what = format!("the gradient of {name} of layer {layer}");
-                let rows =
-                    gates(lstm).map(|gate| gradient(&linear(gate).weight, burn_nn).transpose());
+            for (name, weight, linears) in weights {
+                let rows = linears.map(|linear| gradient(&linear.weight, burn_nn).transpose());
                 let reference = Tensor::cat(rows.to_vec(), 0);
+                let what = format!("the gradient of {name} of layer {layer}");
                 agreement = agreement.compare(&what, gradient(weight, ours), reference)?;
             }
-            let biases: [(_, _, &dyn Fn(&GateController) -> Linear); 2] = [
-                ("bias_ih", &cell.bias_ih, &inputs),
-                ("bias_hh", &cell.bias_hh, &hiddens),
+            let biases = [
+                ("bias_ih", &cell.bias_ih, inputs),
+                ("bias_hh", &cell.bias_hh, hiddens),
             ];
-            for (name, bias, linear) in biases {
-                let what = format!("the gradient of {name} of layer {layer}");
-                let rows = gates(lstm).map(|gate| gradient(bias_of(&linear(gate).bias), burn_nn));
+            for (name, bias, linears) in biases {
+                let rows = linears.map(|linear| gradient(bias_of(&linear.bias), burn_nn));
                 let reference = Tensor::cat(rows.to_vec(), 0);
+                let what = format!("the gradient of {name} of layer {layer}");
                 agreement = agreement.compare(&what, gradient(bias_of(bias), ours), reference)?;
             }
         }

@@ -1,5 +1,5 @@
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::{Args, ValueEnum};
 
@@ -60,7 +60,7 @@ impl Bench {
         let once = ["--ours-only", "--rounds", "1"].map(str::to_owned);
         peers::compare(&peers::Comparison {
             first: &|json| run(&mut self.bench(Some(json), &self.rounds())),
-            again: &|json| run(&mut self.bench(Some(json), &once)),
+            again: &|json| run(self.bench(Some(json), &once).stdout(Stdio::null())),
             rounds: self.rounds.unwrap_or(3).max(1),
             threads: self
                 .threads

@@ -53,6 +53,7 @@ pub fn compare(comparison: &Comparison<'_>) -> Result {
     } else {
         Vec::new()
     };
+    let python = python.unwrap_or_default();
     let rounds = if peers.is_empty() {
         1
     } else {
@@ -69,13 +70,7 @@ pub fn compare(comparison: &Comparison<'_>) -> Result {
         let mut missing = Vec::new();
         for peer in &peers {
             bar.set_message(*peer);
-            let measured = measure(
-                python,
-                peer,
-                comparison.threads,
-                &workloads,
-            );
-            match measured {
+            match measure(&python, peer, comparison.threads, &workloads) {
                 Ok(lines) => text += &lines,
                 Err(error) => {
                     bar.suspend(|| eprintln!("{peer} is left out: {error}"));

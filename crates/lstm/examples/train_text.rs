@@ -2,11 +2,12 @@
 //!
 //! ```sh
 //! cargo run --release -p seq-lstm --example train_text
-//! cargo run --release -p seq-lstm --example train_text -- --resume --epochs 12
+//! cargo run --release -p seq-lstm --example train_text -- --resume --epochs 8
 //! ```
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use seq_core::models::{LanguageModel, Sampler, TextTraining};
@@ -23,7 +24,7 @@ struct Args {
     #[arg(long)]
     resume: bool,
     /// How often the novel is read, what came before a resumption included.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     epochs: usize,
     /// Windows a step.
     #[arg(long, default_value = "32", value_parser = size)]
@@ -58,8 +59,17 @@ fn size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let vocab = CharVocab::new(moby_dick());
     let prompt = vocab.encode(&args.prompt)?;
     if prompt.is_empty() {

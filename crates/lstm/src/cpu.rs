@@ -33,7 +33,11 @@ impl LstmKernel {
 
     #[inline(always)]
     fn peep<R: Real, S: Simd>(&self, s: S, sum: R::V<S>, weight: R::V<S>, c: R::V<S>) -> R::V<S> {
-        if self.peephole { R::mul_add(s, weight, c, sum) } else { sum }
+        if self.peephole {
+            R::mul_add(s, weight, c, sum)
+        } else {
+            sum
+        }
     }
 }
 
@@ -41,7 +45,10 @@ impl LstmKernel {
 #[inline(always)]
 fn clamp<R: Real, S: Simd>(s: S, x: R::V<S>, bound: Option<f64>) -> R::V<S> {
     let Some(bound) = bound else { return x };
-    let (low, high) = (R::splat(s, R::from_f64(-bound)), R::splat(s, R::from_f64(bound)));
+    let (low, high) = (
+        R::splat(s, R::from_f64(-bound)),
+        R::splat(s, R::from_f64(bound)),
+    );
     R::min(s, high, R::max(s, low, x))
 }
 
@@ -66,14 +73,21 @@ impl Cell<4, 4, 4, 3> for LstmKernel {
         let cell = clamp::<R, S>(s, cell, self.cell_clip);
         let o = self.activate::<R, S>(s, self.gate, self.peep::<R, S>(s, o, w_o, cell));
         let hidden = R::vmul(s, o, self.hidden.lanes::<R, S>(s, cell));
-        Forward { state: State { hidden, cell }, kept: [i, f, g, o] }
+        Forward {
+            state: State { hidden, cell },
+            kept: [i, f, g, o],
+        }
     }
 
     #[inline(always)]
     fn backward<R: Real, S: Simd>(
         &self,
         s: S,
-        Taken { kept: [i, f, g, o], before, after }: Taken<R::V<S>, 4>,
+        Taken {
+            kept: [i, f, g, o],
+            before,
+            after,
+        }: Taken<R::V<S>, 4>,
         [w_i, w_f, w_o]: [R::V<S>; 3],
         gradient: State<R::V<S>>,
     ) -> Backward<R::V<S>, 4, 3> {
@@ -95,8 +109,15 @@ impl Cell<4, 4, 4, 3> for LstmKernel {
         let d_before = self.peep::<R, S>(s, d_before, w_f, d_f);
         Backward {
             sums: [d_i, d_f, d_g, d_o],
-            weights: [mul(d_i, before.cell), mul(d_f, before.cell), mul(d_o, after.cell)],
-            before: State { hidden: zero, cell: d_before },
+            weights: [
+                mul(d_i, before.cell),
+                mul(d_f, before.cell),
+                mul(d_o, after.cell),
+            ],
+            before: State {
+                hidden: zero,
+                cell: d_before,
+            },
         }
     }
 }

@@ -4,9 +4,9 @@
 
 mod checkpoint;
 mod config;
+mod convert;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu;
-mod convert;
 mod layer;
 mod ops;
 

@@ -56,11 +56,17 @@ fn fused(
     state: LstmCellState,
 ) -> Result<Done, (Tensor<3>, LstmCellState)> {
     let weight = cell.weight_hh.val();
-    let dropouts = [&cell.gates_dropout, &cell.hidden_dropout, &cell.cell_dropout];
+    let dropouts = [
+        &cell.gates_dropout,
+        &cell.hidden_dropout,
+        &cell.cell_dropout,
+    ];
     if cell.weight_hr.is_some()
         || cell.norm.is_some()
         || cell.zoneout != Zoneout::new()
-        || dropouts.into_iter().any(|dropout| training(dropout, &weight))
+        || dropouts
+            .into_iter()
+            .any(|dropout| training(dropout, &weight))
     {
         return Err((x, state));
     }
@@ -85,7 +91,12 @@ fn fused(
     };
     match recurrence.run(kernel, lengths, reverse) {
         Ok((y, hidden, Some(cell))) => Ok((y, LstmCellState { hidden, cell })),
-        Err(Recurrence { x, hidden, cell: Some(cell), .. }) => Err((x, LstmCellState { hidden, cell })),
+        Err(Recurrence {
+            x,
+            hidden,
+            cell: Some(cell),
+            ..
+        }) => Err((x, LstmCellState { hidden, cell })),
         _ => unreachable!("an LSTM has a cell state"),
     }
 }
@@ -110,6 +121,8 @@ pub(crate) fn reference(
     state: LstmCellState,
 ) -> (Tensor<3>, LstmCellState) {
     let [batch, time, width] = x.dims();
+    // What the padding holds, NaN perhaps, must not reach the gradient of the weights.
+    let x = lengths.map_or(x.clone(), |lengths| lengths.clear(x));
     let inputs = project(cell, x.reshape([batch * time, width]));
     let inputs = inputs.reshape([batch, time, 4 * cell.d_hidden()]);
     let step = Step::new(cell, batch);

@@ -13,7 +13,9 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Shape;
 
 /// The gradient of an operation with `N` inputs and `M` outputs.
-pub(crate) trait Gradient<B: Backend, const N: usize, const M: usize>: Debug + Clone + Send + 'static {
+pub(crate) trait Gradient<B: Backend, const N: usize, const M: usize>:
+    Debug + Clone + Send + 'static
+{
     /// What the forward pass keeps beside its inputs.
     type Kept: Debug + Clone + Send + 'static;
 
@@ -60,7 +62,10 @@ where
                 shape: outputs[0].shape(),
             };
             let mut outputs = outputs.into_iter();
-            (prep.finish(state, outputs.next().expect("an output")), outputs)
+            (
+                prep.finish(state, outputs.next().expect("an output")),
+                outputs,
+            )
         }
         OpsKind::UnTracked(prep) => {
             let (outputs, _) = forward(inputs.map(|input| input.into_primitive()), false);
@@ -71,10 +76,14 @@ where
     let node = || first.node();
     let rest: Vec<_> = rest
         .zip(slots.iter().skip(1))
-        .map(|(output, slot)| match Secondary.prepare::<C>([node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((slot.clone(), first.shape().num_dims()), output),
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        })
+        .map(
+            |(output, slot)| match Secondary.prepare::<C>([node()]).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => {
+                    prep.finish((slot.clone(), first.shape().num_dims()), output)
+                }
+                OpsKind::UnTracked(prep) => prep.finish(output),
+            },
+        )
         .collect();
     let mut outputs = std::iter::once(first).chain(rest);
     std::array::from_fn(|_| outputs.next().expect("as many outputs as slots"))
@@ -130,8 +139,18 @@ where
 {
     type State = State<B, G::Kept, N, M>;
 
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let State { inputs, kept, slots, shape } = ops.state;
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let State {
+            inputs,
+            kept,
+            slots,
+            shape,
+        } = ops.state;
         let first = grads.consume::<B>(&ops.node);
         let mut outputs = slots.map(|slot| slot.take());
         // Where only other outputs were used, this is the zero that they registered.

@@ -46,6 +46,17 @@ impl Lengths {
             .lower(lengths.unsqueeze_dim::<2>(1).expand([self.batch(), time]))
     }
 
+    /// `x` `[batch, time, width]` with zeros for the padding, whatever it held.
+    pub fn clear(&self, x: Tensor<3>) -> Tensor<3> {
+        let [_, time, _] = x.dims();
+        let padding = self
+            .mask(time, &x.device())
+            .bool_not()
+            .unsqueeze_dim::<3>(2);
+        let padding = padding.expand(x.dims());
+        x.mask_fill(padding, 0.0)
+    }
+
     /// Turns each sequence of `x` `[batch, time, width]` round within its own length; the padding
     /// stays at the end.
     ///

@@ -8,6 +8,7 @@ mod model;
 
 use std::io::Write;
 use std::path::Path;
+use std::process::ExitCode;
 
 use clap::Parser;
 use model::TextGen;
@@ -37,8 +38,17 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/textgen/data");
     let model = TextGen::load(&folder, &seq_lstm::device())?;
     let mut text = model.vocab().encode(&args.prompt).map_err(|unknown| {

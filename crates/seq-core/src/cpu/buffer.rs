@@ -1,13 +1,71 @@
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use super::Real;
 
-/// As long as a cache line, and as a register of AVX-512.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read through pointers")] [u8; 64]);
+/// A cache line, and a register of AVX-512.
+const LINE: usize = 64;
 
-/// Memory for a kernel, aligned to cache lines.
+/// A large page. With small ones, weights that would fit the cache may share its sets with one
+/// another, as their pages lie anywhere; and every page costs a fault when it is first written.
+const PAGE: usize = 2 << 20;
+
+/// How much memory a thread keeps for its next buffers.
+const KEEP: usize = 128 << 20;
+
+thread_local! {
+    /// Memory of buffers dropped on this thread: fresh memory costs more time than packing weights.
+    static POOL: RefCell<Vec<Memory>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An allocation.
+struct Memory {
+    pointer: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: it owns what it points to.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `bytes` rounded up to what will be allocated.
+    fn rounded(bytes: usize) -> usize {
+        bytes
+            .max(1)
+            .next_multiple_of(if bytes >= PAGE / 8 { PAGE } else { LINE })
+    }
+
+    fn layout(bytes: usize) -> Layout {
+        let align = if bytes >= PAGE { PAGE } else { LINE };
+        Layout::from_size_align(bytes, align).expect("a buffer smaller than the address space")
+    }
+
+    fn new(bytes: usize) -> Self {
+        let layout = Self::layout(bytes);
+        // SAFETY: `rounded` gives at least one line.
+        let pointer =
+            NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        #[cfg(target_os = "linux")]
+        if bytes >= PAGE {
+            // SAFETY: advice on whole pages of memory that was just allocated; refusal does no harm.
+            unsafe { libc::madvise(pointer.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Self { pointer, bytes }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.bytes)) };
+    }
+}
+
+/// Memory for a kernel, aligned to cache lines and used again by later buffers of the same thread.
 ///
 /// ```
 /// use seq_core::cpu::Buffer;
@@ -16,18 +74,47 @@ struct Line(#[expect(dead_code, reason = "read through pointers")] [u8; 64]);
 /// buffer.as_mut_slice()[3] = 1.0;
 /// assert_eq!(buffer.as_slice().iter().sum::<f32>(), 1.0);
 /// ```
-#[derive(Clone)]
 pub struct Buffer<R> {
-    lines: Vec<Line>,
+    /// There until it is dropped.
+    memory: Option<Memory>,
+    pointer: NonNull<R>,
     len: usize,
     of: PhantomData<R>,
+}
+
+// SAFETY: it owns its elements.
+unsafe impl<R: Send> Send for Buffer<R> {}
+// SAFETY: it is changed through `&mut` alone.
+unsafe impl<R: Sync> Sync for Buffer<R> {}
+
+impl<R> Drop for Buffer<R> {
+    fn drop(&mut self) {
+        // A thread that ends has no pool any more; the memory is then freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            let kept: usize = pool.iter().map(|memory| memory.bytes).sum();
+            let memory = self.memory.take();
+            pool.extend(memory.filter(|memory| kept + memory.bytes <= KEEP));
+        });
+    }
+}
+
+impl<R: Real> Clone for Buffer<R> {
+    fn clone(&self) -> Self {
+        // SAFETY: every element is written here.
+        let mut buffer = unsafe { Self::uninit(self.len) };
+        buffer.as_mut_slice().copy_from_slice(self.as_slice());
+        buffer
+    }
 }
 
 impl<R: Real> Buffer<R> {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
-        let lines = vec![Line([0; 64]); (len * size_of::<R>()).div_ceil(64)];
-        Self { lines, len, of: PhantomData }
+        // SAFETY: every element is written here.
+        let mut buffer = unsafe { Self::uninit(len) };
+        buffer.as_mut_slice().fill(R::ZERO);
+        buffer
     }
 
     /// `len` elements that are not yet written; NaN in debug builds, so that a read before the first
@@ -37,32 +124,39 @@ impl<R: Real> Buffer<R> {
     ///
     /// Every element must be written before it is read.
     pub unsafe fn uninit(len: usize) -> Self {
-        let count = (len * size_of::<R>()).div_ceil(64);
-        let mut lines = Vec::with_capacity(count);
+        let bytes = Memory::rounded(len * size_of::<R>());
+        let pooled = POOL.with_borrow_mut(|pool| {
+            let index = pool.iter().position(|memory| memory.bytes == bytes)?;
+            Some(pool.swap_remove(index))
+        });
+        let memory = pooled.unwrap_or_else(|| Memory::new(bytes));
         if cfg!(debug_assertions) {
-            lines.resize(count, Line([0xff; 64]));
-        } else {
-            // SAFETY: the capacity is there, and the caller writes an element before reading it.
-            unsafe { lines.set_len(count) };
+            // SAFETY: inside the allocation.
+            unsafe { memory.pointer.write_bytes(0xff, bytes) };
         }
-        Self { lines, len, of: PhantomData }
+        Self {
+            pointer: memory.pointer.cast(),
+            memory: Some(memory),
+            len,
+            of: PhantomData,
+        }
     }
 
     /// The elements.
     pub fn as_slice(&self) -> &[R] {
-        // SAFETY: the lines hold `len` elements, and every bit pattern is a value of a Pod type.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: the memory holds `len` elements, and every bit pattern is a value of a Pod type.
+        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
     }
 
     /// The elements, to be changed.
     pub fn as_mut_slice(&mut self) -> &mut [R] {
         // SAFETY: as in `as_slice`, and borrowed for writing.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
     }
 
     /// A pointer that threads may share.
     pub fn shared(&mut self) -> Shared<R> {
-        Shared(self.lines.as_mut_ptr().cast())
+        Shared(self.pointer.as_ptr())
     }
 }
 

@@ -15,12 +15,20 @@ pub struct Matrix<'a, R> {
 impl<'a, R> Matrix<'a, R> {
     /// Rows one after the other, `row_stride` apart.
     pub fn rows(data: &'a [R], row_stride: usize) -> Self {
-        Self { data, row_stride, column_stride: 1 }
+        Self {
+            data,
+            row_stride,
+            column_stride: 1,
+        }
     }
 
     /// The same memory with rows and columns exchanged.
     pub fn transposed(self) -> Self {
-        Self { row_stride: self.column_stride, column_stride: self.row_stride, ..self }
+        Self {
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
     }
 
     fn holds(&self, rows: usize, columns: usize) -> bool {
@@ -53,16 +61,31 @@ pub fn product<R: Real>(
         1 => gemm::Parallelism::None,
         threads => gemm::Parallelism::Rayon(threads),
     };
-    let strides = |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
+    let strides =
+        |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
     let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
     // SAFETY: the three matrices are inside their slices, and `out` is borrowed alone.
     unsafe {
         gemm::gemm(
-            m, n, k,
-            out.as_mut_ptr(), 1, out_stride as isize, add,
-            a.data.as_ptr(), a_columns, a_rows,
-            b.data.as_ptr(), b_columns, b_rows,
-            R::ONE, R::ONE, false, false, false, parallelism,
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_stride as isize,
+            add,
+            a.data.as_ptr(),
+            a_columns,
+            a_rows,
+            b.data.as_ptr(),
+            b_columns,
+            b_rows,
+            R::ONE,
+            R::ONE,
+            false,
+            false,
+            false,
+            parallelism,
         );
     }
 }

@@ -28,7 +28,12 @@ impl CpuTensor for burn::backend::flex::FlexTensor {
             Some(slice) => Cow::Borrowed(slice),
             None => {
                 let contiguous = self.to_contiguous();
-                Cow::Owned(contiguous.as_slice::<R>().expect("a contiguous tensor").to_vec())
+                Cow::Owned(
+                    contiguous
+                        .as_slice::<R>()
+                        .expect("a contiguous tensor")
+                        .to_vec(),
+                )
             }
         }
     }
@@ -39,11 +44,17 @@ impl CpuTensor for burn::backend::flex::FlexTensor {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated, reason = "Burn prefers its successor `flex`; both are kept")]
+#[allow(
+    deprecated,
+    reason = "Burn prefers its successor `flex`; both are kept"
+)]
 impl CpuTensor for burn::backend::ndarray::NdArrayTensor {
     fn elements<R: Real + Element>(&self) -> Slice<'_, R> {
         /// `E` is `R`, which only the caller's match on the element type knows.
-        fn cast<'a, E: Real, R: Real>(whole: Option<&'a [E]>, copy: impl FnOnce() -> Vec<E>) -> Slice<'a, R> {
+        fn cast<'a, E: Real, R: Real>(
+            whole: Option<&'a [E]>,
+            copy: impl FnOnce() -> Vec<E>,
+        ) -> Slice<'a, R> {
             match whole {
                 Some(slice) => Cow::Borrowed(bytemuck::cast_slice(slice)),
                 None => Cow::Owned(bytemuck::cast_vec(copy())),
@@ -51,8 +62,12 @@ impl CpuTensor for burn::backend::ndarray::NdArrayTensor {
         }
         assert_eq!(self.dtype(), R::dtype(), "the element type of a tensor");
         match self {
-            Self::F32(storage) => cast(storage.view().to_slice(), || storage.view().iter().copied().collect()),
-            Self::F64(storage) => cast(storage.view().to_slice(), || storage.view().iter().copied().collect()),
+            Self::F32(storage) => cast(storage.view().to_slice(), || {
+                storage.view().iter().copied().collect()
+            }),
+            Self::F64(storage) => cast(storage.view().to_slice(), || {
+                storage.view().iter().copied().collect()
+            }),
             other => panic!("a float tensor was expected, found {:?}", other.dtype()),
         }
     }

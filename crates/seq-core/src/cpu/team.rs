@@ -22,7 +22,9 @@ pub fn threads() -> usize {
     if set > 0 {
         return set;
     }
-    let from_environment = std::env::var("SEQ_NUM_THREADS").ok().and_then(|n| n.parse().ok());
+    let from_environment = std::env::var("SEQ_NUM_THREADS")
+        .ok()
+        .and_then(|n| n.parse().ok());
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let count = from_environment.filter(|&n| n > 0).unwrap_or_else(cores);
     THREADS.store(count, Ordering::Relaxed);
@@ -91,7 +93,10 @@ impl Team {
         };
         match busy {
             Some(guard) if count > 1 => team.run_together(guard, count, work),
-            _ => work(&Member { index: 0, barrier: &Barrier::new(1) }),
+            _ => work(&Member {
+                index: 0,
+                barrier: &Barrier::new(1),
+            }),
         }
     }
 
@@ -119,7 +124,12 @@ impl Team {
         let barrier = Barrier::new(count);
         let panic: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
         let member = |index: usize| {
-            let run = || work(&Member { index, barrier: &barrier });
+            let run = || {
+                work(&Member {
+                    index,
+                    barrier: &barrier,
+                })
+            };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
                 barrier.broken.store(true, Ordering::Release);
                 let mut first = panic.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,12 +139,15 @@ impl Team {
         let job: &(dyn Fn(usize) + Sync) = &member;
         // SAFETY: only the lifetime changes. The closure outlives the job: this function waits for
         // every worker below, and `member` cannot unwind.
-        let job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(job) };
+        let job = unsafe {
+            std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(job)
+        };
         // SAFETY: `busy` is held and the workers of the job before have finished, so none reads it.
         unsafe { *self.job.get() = Some(Job(job)) };
         self.done.store(0, Ordering::Relaxed);
         let number = (self.latest.load(Ordering::Relaxed) >> 8) + 1;
-        self.latest.store(number << 8 | count as u64, Ordering::SeqCst);
+        self.latest
+            .store(number << 8 | count as u64, Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) > 0 {
             let _guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
             self.wake.notify_all();
@@ -172,7 +185,9 @@ impl Team {
             if index < (latest & 255) as usize {
                 // SAFETY: the job was written before `latest` announced it, and stays until this
                 // worker has counted itself done.
-                let Some(Job(job)) = (unsafe { *self.job.get() }) else { continue };
+                let Some(Job(job)) = (unsafe { *self.job.get() }) else {
+                    continue;
+                };
                 // SAFETY: the caller keeps the closure alive until all are done.
                 unsafe { (*job)(index) };
                 self.done.fetch_add(1, Ordering::Release);
@@ -201,7 +216,10 @@ impl Team {
             if latest != seen {
                 break latest;
             }
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .wake
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
         latest
@@ -222,55 +240,56 @@ impl Member<'_> {
 
     /// How many threads run the job.
     pub fn count(&self) -> usize {
-        self.barrier.count
+        self.barrier.rounds.len()
     }
 
     /// This thread's part of `0..items`; the parts differ by one item at most.
     pub fn share(&self, items: usize) -> Range<usize> {
-        let (index, count) = (self.index, self.barrier.count);
+        let (index, count) = (self.index, self.count());
         index * items / count..(index + 1) * items / count
     }
 
     /// Waits until every thread is here. What any of them wrote before, all see afterwards.
     #[inline]
     pub fn wait(&self) {
-        self.barrier.wait();
+        self.barrier.wait(self.index);
     }
 }
 
+/// Every thread announces its round in a cache line of its own and watches those of the others: one
+/// transfer between cores a meeting.
 struct Barrier {
-    count: usize,
-    arrived: AtomicUsize,
-    round: AtomicUsize,
+    rounds: Box<[Round]>,
     /// A thread has panicked and will not come.
     broken: AtomicBool,
 }
 
+#[derive(Default)]
+#[repr(align(128))]
+struct Round(AtomicUsize);
+
 impl Barrier {
     fn new(count: usize) -> Self {
         Self {
-            count,
-            arrived: AtomicUsize::new(0),
-            round: AtomicUsize::new(0),
+            rounds: (0..count).map(|_| Round::default()).collect(),
             broken: AtomicBool::new(false),
         }
     }
 
     #[inline]
-    fn wait(&self) {
-        if self.count == 1 {
-            return;
-        }
-        let round = self.round.load(Ordering::Relaxed);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.count {
-            self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        let mut spins = 0;
-        while self.round.load(Ordering::Acquire) == round {
-            assert!(!self.broken.load(Ordering::Acquire), "another thread of the team panicked");
-            pause(&mut spins);
+    fn wait(&self, index: usize) {
+        let own = &self.rounds[index].0;
+        let round = own.load(Ordering::Relaxed).wrapping_add(1);
+        own.store(round, Ordering::Release);
+        for other in &self.rounds {
+            let mut spins = 0;
+            while (other.0.load(Ordering::Acquire).wrapping_sub(round) as isize) < 0 {
+                assert!(
+                    !self.broken.load(Ordering::Relaxed),
+                    "another thread of the team panicked"
+                );
+                pause(&mut spins);
+            }
         }
     }
 }
@@ -300,7 +319,10 @@ mod tests {
                         seen[i].fetch_add(1, Ordering::Relaxed);
                     }
                 });
-                assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{count} {items}");
+                assert!(
+                    seen.iter().all(|n| n.load(Ordering::Relaxed) == 1),
+                    "{count} {items}"
+                );
             }
         }
     }

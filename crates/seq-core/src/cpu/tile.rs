@@ -113,12 +113,30 @@ pub fn tiles<S: Simd>(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 macro_rules! with_rows {
     ($rows:expr, $M:ident => $body:expr) => {
         match $rows {
-            1 => { const $M: usize = 1; $body }
-            2 => { const $M: usize = 2; $body }
-            3 => { const $M: usize = 3; $body }
-            4 => { const $M: usize = 4; $body }
-            5 => { const $M: usize = 5; $body }
-            6 => { const $M: usize = 6; $body }
+            1 => {
+                const $M: usize = 1;
+                $body
+            }
+            2 => {
+                const $M: usize = 2;
+                $body
+            }
+            3 => {
+                const $M: usize = 3;
+                $body
+            }
+            4 => {
+                const $M: usize = 4;
+                $body
+            }
+            5 => {
+                const $M: usize = 5;
+                $body
+            }
+            6 => {
+                const $M: usize = 6;
+                $body
+            }
             rows => unreachable!("a tile of {rows} rows"),
         }
     };

@@ -112,7 +112,8 @@ impl<L: SequenceLayer> LanguageModel<L> {
         Generation {
             model: self,
             sampler,
-            next: Next::Logits(self.head.forward(last)),
+            after_prompt: Some(self.head.forward(last)),
+            last: 0,
             state: Some(state),
         }
     }
@@ -125,41 +126,44 @@ impl<L: SequenceLayer> LanguageModel<L> {
 }
 
 /// The symbols of [`LanguageModel::generate`]; it never ends by itself.
+///
+/// ```
+/// use seq_core::SequenceLayer;
+/// use seq_core::models::Generation;
+///
+/// /// Everything up to the end of the line.
+/// fn line<L: SequenceLayer>(symbols: Generation<'_, L>, newline: u32) -> Vec<u32> {
+///     symbols.take_while(|&id| id != newline).collect()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Generation<'a, L: SequenceLayer> {
     model: &'a LanguageModel<L>,
     sampler: Sampler,
-    next: Next,
+    /// `[1, vocab_size]`, until the first symbol has been sampled from it.
+    after_prompt: Option<Tensor<2>>,
+    last: u32,
     /// Handed to the step and back, so that a cache has one owner and need not be copied.
     state: Option<L::State>,
-}
-
-/// What the next symbol is made from.
-#[derive(Debug)]
-enum Next {
-    /// `[1, vocab_size]`
-    Logits(Tensor<2>),
-    Id(u32),
 }
 
 impl<L: SequenceLayer> Iterator for Generation<'_, L> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        let logits = match &self.next {
-            Next::Logits(logits) => logits.clone(),
-            Next::Id(id) => {
+        let logits = match self.after_prompt.take() {
+            Some(logits) => logits,
+            None => {
                 let device = self.model.embedding.weight.device();
-                let ids = Tensor::from_data(TensorData::from([*id]), &device);
+                let ids = Tensor::from_data(TensorData::from([self.last]), &device);
                 let (logits, state) = self.model.step(ids, self.state.take()?);
                 self.state = Some(state);
                 logits
             }
         };
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-        let id = self.sampler.sample(&logits);
-        self.next = Next::Id(id);
-        Some(id)
+        self.last = self.sampler.sample(&logits);
+        Some(self.last)
     }
 }
 

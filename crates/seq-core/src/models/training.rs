@@ -33,10 +33,10 @@ mod progress;
 /// ```no_run
 /// use burn::tensor::Device;
 /// use seq_core::SequenceLayer;
-/// use seq_core::models::{LanguageModel, TextTraining, TrainingFailure};
+/// use seq_core::models::{LanguageModel, TextTraining};
 /// use seq_data::text::{CharVocab, TextWindows, moby_dick};
 ///
-/// fn train<L: SequenceLayer + burn::module::ModuleDisplay>(
+/// fn train<L: SequenceLayer + burn::module::ModuleDisplay + 'static>(
 ///     layer: L,
 ///     device: &Device,
 /// ) -> Result<LanguageModel<L>, Box<dyn std::error::Error>> {
@@ -54,7 +54,7 @@ pub struct TextTraining {
     /// Whether to go on from the last checkpoint in `out`. Otherwise training begins anew and
     /// replaces what is there. Default: false.
     pub resume: bool,
-    /// How often the text is read, what came before a resumption included. Default: 8.
+    /// How often the text is read, what came before a resumption included. Default: 4.
     pub epochs: usize,
     /// Windows that a step of the optimizer sees. Default: 32.
     pub batch_size: usize,
@@ -65,6 +65,13 @@ pub struct TextTraining {
 }
 
 /// Why a training did not come to its end.
+///
+/// ```
+/// use seq_core::models::TrainingFailure;
+///
+/// let failure = TrainingFailure::NoCheckpoint { folder: "target/text/checkpoint".into() };
+/// assert_eq!(failure.to_string(), "target/text/checkpoint: no checkpoint to resume from");
+/// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TrainingFailure {
@@ -101,7 +108,7 @@ impl TextTraining {
         Self {
             out: out.into(),
             resume: false,
-            epochs: 8,
+            epochs: 4,
             batch_size: 32,
             learning_rate: 3e-3,
             seed: 1,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{AutodiffBackend, Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension};
+use burn::backend::{
+    AutodiffBackend, Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension,
+};
 use burn::tensor::{DType, Element, Shape, Tensor};
 
 use super::cell::Cell;
@@ -45,7 +47,10 @@ impl Recurrence {
     /// # Panics
     ///
     /// When the shapes do not fit one another, or there is no step.
-    #[expect(clippy::result_large_err, reason = "the caller goes on with what it gets back")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "the caller goes on with what it gets back"
+    )]
     pub fn run<C, const G: usize, const I: usize, const H: usize, const U: usize>(
         self,
         cell: C,
@@ -79,12 +84,18 @@ impl Recurrence {
             hidden: self.hidden.into_dispatch(),
             cell: optional(self.cell.map(Tensor::into_dispatch)),
         };
-        let Run { y, hidden, cell, .. } = Dispatch::recurrence(inputs, plan, false);
+        let Run {
+            y, hidden, cell, ..
+        } = Dispatch::recurrence(inputs, plan, false);
         let cell = match cell {
             Maybe::Some(cell) => Some(Tensor::from_dispatch(cell)),
             Maybe::None => None,
         };
-        Ok((Tensor::from_dispatch(y), Tensor::from_dispatch(hidden), cell))
+        Ok((
+            Tensor::from_dispatch(y),
+            Tensor::from_dispatch(hidden),
+            cell,
+        ))
     }
 
     fn has_kernel(&self) -> bool {
@@ -92,8 +103,15 @@ impl Recurrence {
         let vectors = [&self.bias_ih, &self.bias_hh, &self.weights];
         crate::device::is_cpu(&self.x.device())
             && matches!(dtype, DType::F32 | DType::F64)
-            && [self.weight_ih.dtype(), self.weight_hh.dtype(), self.hidden.dtype()] == [dtype; 3]
-            && vectors.into_iter().flatten().all(|vector| vector.dtype() == dtype)
+            && [
+                self.weight_ih.dtype(),
+                self.weight_hh.dtype(),
+                self.hidden.dtype(),
+            ] == [dtype; 3]
+            && vectors
+                .into_iter()
+                .flatten()
+                .all(|vector| vector.dtype() == dtype)
             && self.cell.iter().all(|cell| cell.dtype() == dtype)
     }
 
@@ -104,15 +122,30 @@ impl Recurrence {
     ) {
         let [batch, time, d_input] = self.x.dims();
         let [_, d_hidden] = self.hidden.dims();
-        assert!(time > 0, "a sequence needs at least one step, the input has shape {:?}", self.x.dims());
+        assert!(
+            time > 0,
+            "a sequence needs at least one step, the input has shape {:?}",
+            self.x.dims()
+        );
         if let Some(lengths) = lengths {
             lengths.check(batch, time);
         }
         let fits = |name: &str, found: &[usize], expected: &[usize]| {
-            assert_eq!(found, expected, "{name} has shape {found:?}, the layer needs {expected:?}");
+            assert_eq!(
+                found, expected,
+                "{name} has shape {found:?}, the layer needs {expected:?}"
+            );
         };
-        fits("weight_ih", &self.weight_ih.dims(), &[I * d_hidden, d_input]);
-        fits("weight_hh", &self.weight_hh.dims(), &[H * d_hidden, d_hidden]);
+        fits(
+            "weight_ih",
+            &self.weight_ih.dims(),
+            &[I * d_hidden, d_input],
+        );
+        fits(
+            "weight_hh",
+            &self.weight_hh.dims(),
+            &[H * d_hidden, d_hidden],
+        );
         fits("the hidden state", &self.hidden.dims(), &[batch, d_hidden]);
         let vectors = [
             ("bias_ih", &self.bias_ih, I),
@@ -124,7 +157,11 @@ impl Recurrence {
                 fits(name, &vector.dims(), &[count * d_hidden]);
             }
         }
-        assert_eq!(self.cell.is_some(), memory, "a cell state belongs to a cell that has one");
+        assert_eq!(
+            self.cell.is_some(),
+            memory,
+            "a cell state belongs to a cell that has one"
+        );
         if let Some(cell) = &self.cell {
             fits("the cell state", &cell.dims(), &[batch, d_hidden]);
         }
@@ -195,7 +232,10 @@ pub trait RecurrenceOps: Backend {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated, reason = "Burn prefers its successor `flex`; both are kept")]
+#[allow(
+    deprecated,
+    reason = "Burn prefers its successor `flex`; both are kept"
+)]
 impl RecurrenceOps for burn::backend::NdArray {
     fn recurrence(inputs: Inputs<Self>, plan: Plan, keep: bool) -> Run<Self> {
         run(inputs, &plan, keep)
@@ -260,11 +300,21 @@ where
     match inputs.x.dtype() {
         DType::F64 => run_in(inputs, plan, |problem| {
             let outputs = Typed::<f64>::forward(&*plan.kernel, problem, keep);
-            (outputs.y, outputs.hidden, outputs.cell, outputs.saved.map(Kept::F64))
+            (
+                outputs.y,
+                outputs.hidden,
+                outputs.cell,
+                outputs.saved.map(Kept::F64),
+            )
         }),
         _ => run_in(inputs, plan, |problem| {
             let outputs = Typed::<f32>::forward(&*plan.kernel, problem, keep);
-            (outputs.y, outputs.hidden, outputs.cell, outputs.saved.map(Kept::F32))
+            (
+                outputs.y,
+                outputs.hidden,
+                outputs.cell,
+                outputs.saved.map(Kept::F32),
+            )
         }),
     }
 }
@@ -360,7 +410,13 @@ where
     fn recurrence(inputs: Inputs<Self>, plan: Plan, _keep: bool) -> Run<Self> {
         let absent = {
             let (device, dtype) = (inputs.x.primitive().device(), inputs.x.dtype());
-            move || <Self as AutodiffBackend>::from_inner(B::float_zeros(Shape::new([1]), &device, dtype.into()))
+            move || {
+                <Self as AutodiffBackend>::from_inner(B::float_zeros(
+                    Shape::new([1]),
+                    &device,
+                    dtype.into(),
+                ))
+            }
         };
         let mut present = [true; PARENTS];
         let mut parent = |place: usize, tensor| match tensor {
@@ -380,20 +436,36 @@ where
             inputs.hidden,
             parent(7, inputs.cell),
         ];
-        let gradient = RecurrenceGradient { plan: plan.clone(), present };
+        let gradient = RecurrenceGradient {
+            plan: plan.clone(),
+            present,
+        };
         if present[7] {
-            let [y, hidden, cell] = track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
-                let run = B::recurrence(gather(parents, present), plan, keep);
-                let Maybe::Some(cell) = run.cell else { unreachable!("a cell state was given") };
-                ([run.y, run.hidden, cell], run.kept)
-            });
-            Run { y, hidden, cell: Maybe::Some(cell), kept: None }
+            let [y, hidden, cell] =
+                track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
+                    let run = B::recurrence(gather(parents, present), plan, keep);
+                    let Maybe::Some(cell) = run.cell else {
+                        unreachable!("a cell state was given")
+                    };
+                    ([run.y, run.hidden, cell], run.kept)
+                });
+            Run {
+                y,
+                hidden,
+                cell: Maybe::Some(cell),
+                kept: None,
+            }
         } else {
             let [y, hidden] = track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
                 let run = B::recurrence(gather(parents, present), plan, keep);
                 ([run.y, run.hidden], run.kept)
             });
-            Run { y, hidden, cell: Maybe::None, kept: None }
+            Run {
+                y,
+                hidden,
+                cell: Maybe::None,
+                kept: None,
+            }
         }
     }
 }
@@ -403,7 +475,16 @@ fn gather<B: Backend>(parents: [FloatTensor<B>; PARENTS], present: [bool; PARENT
         true => Maybe::Some(tensor),
         false => Maybe::None,
     };
-    let [x, weight_ih, weight_hh, bias_ih, bias_hh, weights, hidden, cell] = parents;
+    let [
+        x,
+        weight_ih,
+        weight_hh,
+        bias_ih,
+        bias_hh,
+        weights,
+        hidden,
+        cell,
+    ] = parents;
     Inputs {
         x,
         weight_ih,
@@ -437,8 +518,12 @@ where
     ) -> [Option<FloatTensor<B>>; PARENTS] {
         let inputs = gather::<B>(inputs, self.present);
         let gradients = match kept {
-            Kept::F32(saved) => backward_in::<B, f32, M>(&inputs, &self.plan, saved, outputs, wanted[0]),
-            Kept::F64(saved) => backward_in::<B, f64, M>(&inputs, &self.plan, saved, outputs, wanted[0]),
+            Kept::F32(saved) => {
+                backward_in::<B, f32, M>(&inputs, &self.plan, saved, outputs, wanted[0])
+            }
+            Kept::F64(saved) => {
+                backward_in::<B, f64, M>(&inputs, &self.plan, saved, outputs, wanted[0])
+            }
         };
         let mut wanted = wanted.into_iter();
         gradients.map(|gradient| {
@@ -461,12 +546,19 @@ where
 {
     let slices = Slices::<R>::of(inputs);
     let problem = slices.problem(inputs, plan);
-    let mut outputs = outputs.iter().map(|output| output.as_ref().map(|output| output.elements::<R>()));
+    let mut outputs = outputs
+        .iter()
+        .map(|output| output.as_ref().map(|output| output.elements::<R>()));
     let mut output = || outputs.next().flatten();
     let (y, hidden, cell) = (output(), output(), output());
-    let incoming = Incoming { y: y.as_deref(), hidden: hidden.as_deref(), cell: cell.as_deref() };
+    let incoming = Incoming {
+        y: y.as_deref(),
+        hidden: hidden.as_deref(),
+        cell: cell.as_deref(),
+    };
     let gradients = Typed::<R>::backward(&*plan.kernel, &problem, saved, incoming, with_x);
-    let tensor = |values: Vec<R>, like: &FloatTensor<B>| FloatTensor::<B>::from_vec(values, &like.shape());
+    let tensor =
+        |values: Vec<R>, like: &FloatTensor<B>| FloatTensor::<B>::from_vec(values, &like.shape());
     let optional = |values: Vec<R>, like: &Maybe<B>| match like {
         Maybe::Some(like) => Some(tensor(values, like)),
         Maybe::None => None,

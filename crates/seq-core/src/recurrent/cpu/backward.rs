@@ -41,7 +41,13 @@ pub(crate) fn backward<R: Real, C, const G: usize, const I: usize, const H: usiz
 where
     C: Cell<G, I, H, U>,
 {
-    let Problem { batch, time, d_input, d_hidden, .. } = *problem;
+    let Problem {
+        batch,
+        time,
+        d_input,
+        d_hidden,
+        ..
+    } = *problem;
     let padded = problem.padded();
     let row = G * padded;
     // The gradients of the sums take the place of what the forward pass kept, unless someone else
@@ -68,7 +74,10 @@ where
     };
     let arch = Arch::new();
     Team::run(problem.threads(batch * d_hidden * H * d_hidden), |member| {
-        arch.dispatch(Thread { pass: &pass, member });
+        arch.dispatch(Thread {
+            pass: &pass,
+            member,
+        });
     });
 
     let rows = time * batch;
@@ -80,13 +89,27 @@ where
     for slots in runs(C::INPUT, d_hidden == padded) {
         let sums = Matrix::rows(&sums[slots.first * padded..], row).transposed();
         let out = &mut weight_ih[slots.gate * d_hidden * d_input..];
-        product([slots.count * d_hidden, rows, d_input], sums, Matrix::rows(&x, d_input), out, d_input, false);
+        product(
+            [slots.count * d_hidden, rows, d_input],
+            sums,
+            Matrix::rows(&x, d_input),
+            out,
+            d_input,
+            false,
+        );
     }
     for slots in runs(C::RECURRENT, d_hidden == padded) {
         let sums = Matrix::rows(&sums[(G - H + slots.first) * padded..], row).transposed();
         let out = &mut weight_hh[slots.gate * d_hidden * d_hidden..];
         let before = Matrix::rows(saved.hidden.as_slice(), padded);
-        product([slots.count * d_hidden, rows, d_hidden], sums, before, out, d_hidden, false);
+        product(
+            [slots.count * d_hidden, rows, d_hidden],
+            sums,
+            before,
+            out,
+            d_hidden,
+            false,
+        );
     }
     let slot = |slot: usize| &biases.as_slice()[slot * padded..][..d_hidden];
     for (i, gate) in C::INPUT.into_iter().enumerate() {
@@ -99,8 +122,18 @@ where
         let mut steps = x;
         for (index, slots) in runs(C::INPUT, d_hidden == padded).into_iter().enumerate() {
             let sums = Matrix::rows(&sums[slots.first * padded..], row);
-            let weights = Matrix::rows(&problem.weight_ih[slots.gate * d_hidden * d_input..], d_input);
-            product([rows, slots.count * d_hidden, d_input], sums, weights, &mut steps, d_input, index > 0);
+            let weights = Matrix::rows(
+                &problem.weight_ih[slots.gate * d_hidden * d_input..],
+                d_input,
+            );
+            product(
+                [rows, slots.count * d_hidden, d_input],
+                sums,
+                weights,
+                &mut steps,
+                d_input,
+                index > 0,
+            );
         }
         batch_major(problem, &steps)
     });
@@ -127,10 +160,20 @@ struct Run {
 fn runs<const N: usize>(gates: [usize; N], unpadded: bool) -> Vec<Run> {
     let in_order = gates.iter().enumerate().all(|(slot, &gate)| slot == gate);
     match unpadded && in_order {
-        true => vec![Run { first: 0, gate: 0, count: N }],
+        true => vec![Run {
+            first: 0,
+            gate: 0,
+            count: N,
+        }],
         false => {
             let slots = gates.into_iter().enumerate();
-            slots.map(|(first, gate)| Run { first, gate, count: 1 }).collect()
+            slots
+                .map(|(first, gate)| Run {
+                    first,
+                    gate,
+                    count: 1,
+                })
+                .collect()
         }
     }
 }
@@ -138,7 +181,13 @@ fn runs<const N: usize>(gates: [usize; N], unpadded: bool) -> Vec<Run> {
 /// The steps of `x` in the order in which they are taken: `[time, batch, d_input]`, zero where a
 /// sequence has ended.
 fn time_major<R: Real>(problem: &Problem<'_, R>) -> Vec<R> {
-    let Problem { batch, time, d_input, x, .. } = *problem;
+    let Problem {
+        batch,
+        time,
+        d_input,
+        x,
+        ..
+    } = *problem;
     let mut out = Vec::with_capacity(time * batch * d_input);
     for step in 0..time {
         for row in 0..batch {
@@ -156,7 +205,12 @@ fn time_major<R: Real>(problem: &Problem<'_, R>) -> Vec<R> {
 
 /// The reverse of [`time_major`].
 fn batch_major<R: Real>(problem: &Problem<'_, R>, steps: &[R]) -> Vec<R> {
-    let Problem { batch, time, d_input, .. } = *problem;
+    let Problem {
+        batch,
+        time,
+        d_input,
+        ..
+    } = *problem;
     let mut out = vec![R::ZERO; batch * time * d_input];
     for (index, from) in steps.chunks(d_input).enumerate() {
         let (step, row) = (index / batch, index % batch);
@@ -202,7 +256,12 @@ where
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let Self { pass, member } = self;
-        let Problem { batch, time, d_hidden, .. } = *pass.problem;
+        let Problem {
+            batch,
+            time,
+            d_hidden,
+            ..
+        } = *pass.problem;
         let lanes = R::lanes::<S>();
         let own = member.share(d_hidden.div_ceil(lanes));
         let units = columns::<R, S>(&own);
@@ -230,7 +289,8 @@ where
     }
 }
 
-impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> Thread<'_, '_, R, C, G, I, H, U>
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>
+    Thread<'_, '_, R, C, G, I, H, U>
 where
     C: Cell<G, I, H, U>,
 {
@@ -243,12 +303,16 @@ where
         let zero = R::splat(s, R::ZERO);
         let unit = block * lanes;
         let rest = (problem.d_hidden - unit).min(lanes);
-        let (hidden_states, cell_states) = (pass.states.0.as_slice().as_ptr(), pass.states.1.as_slice().as_ptr());
+        let (hidden_states, cell_states) = (
+            pass.states.0.as_slice().as_ptr(),
+            pass.states.1.as_slice().as_ptr(),
+        );
         // SAFETY: every address is that of a whole register inside its buffer, and the columns are
         // this thread's own.
         unsafe {
-            let weights: [R::V<S>; U] =
-                std::array::from_fn(|u| R::load(s, pass.weights.as_slice().as_ptr().add(u * padded + unit)));
+            let weights: [R::V<S>; U] = std::array::from_fn(|u| {
+                R::load(s, pass.weights.as_slice().as_ptr().add(u * padded + unit))
+            });
             let mut biases = [zero; G];
             let mut weight_gradients = [zero; U];
             for row in 0..batch {
@@ -278,7 +342,8 @@ where
                 };
                 if let Some(y) = pass.y {
                     let position = row * problem.time + problem.position(row, step);
-                    let y = R::load_first(s, y.as_ptr().add(position * problem.d_hidden + unit), rest);
+                    let y =
+                        R::load_first(s, y.as_ptr().add(position * problem.d_hidden + unit), rest);
                     gradient.hidden = R::vadd(s, gradient.hidden, y);
                 }
                 let out = pass.cell.backward::<R, S>(s, taken, weights, gradient);

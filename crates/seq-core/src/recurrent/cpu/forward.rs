@@ -42,7 +42,13 @@ pub(crate) fn forward<R: Real, C, const G: usize, const I: usize, const H: usize
 where
     C: Cell<G, I, H, U>,
 {
-    let Problem { batch, time, d_input, d_hidden, .. } = *problem;
+    let Problem {
+        batch,
+        time,
+        d_input,
+        d_hidden,
+        ..
+    } = *problem;
     let padded = problem.padded();
     let states = batch * padded;
     let row = G * padded;
@@ -79,12 +85,20 @@ where
         weights: &problem.slot_weights(U),
     };
     let arch = Arch::new();
-    Team::run(problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)), |member| {
-        arch.dispatch(Thread { pass: &pass, member });
-    });
+    Team::run(
+        problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)),
+        |member| {
+            arch.dispatch(Thread {
+                pass: &pass,
+                member,
+            });
+        },
+    );
     // SAFETY: the threads have written every position of every sequence.
     unsafe { y.set_len(batch * time * d_hidden) };
-    let last = |states_of: &Buffer<R>, step: usize| problem.unpad(&states_of.as_slice()[step * states..][..states]);
+    let last = |states_of: &Buffer<R>, step: usize| {
+        problem.unpad(&states_of.as_slice()[step * states..][..states])
+    };
     Outputs {
         y,
         hidden: last(&hidden, if keep { time } else { time % 2 }),
@@ -132,11 +146,34 @@ where
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let Self { pass, member } = self;
-        let Problem { batch, time, d_input, d_hidden, .. } = *pass.problem;
+        let Problem {
+            batch,
+            time,
+            d_input,
+            d_hidden,
+            ..
+        } = *pass.problem;
         let own = member.share(d_hidden.div_ceil(R::lanes::<S>()));
-        let input = pack::<R, S, I>(own.clone(), d_hidden, d_input, C::INPUT, pass.problem.weight_ih);
-        let recurrent = pack::<R, S, H>(own.clone(), d_hidden, d_hidden, C::RECURRENT, pass.problem.weight_hh);
-        let depth = (d_input * I * R::lanes::<S>(), d_hidden * H * R::lanes::<S>());
+        let input = pack::<R, S, I>(
+            own.clone(),
+            d_hidden,
+            d_input,
+            C::INPUT,
+            pass.problem.weight_ih,
+        );
+        let recurrent = pack::<R, S, H>(
+            own.clone(),
+            d_hidden,
+            d_hidden,
+            C::RECURRENT,
+            pass.problem.weight_hh,
+        );
+        let depth = (
+            d_input * I * R::lanes::<S>(),
+            d_hidden * H * R::lanes::<S>(),
+        );
+        // The pointwise part of a single sequence is a chain of latencies: those of all blocks overlap.
+        let group = if batch == 1 { own.len().max(1) } else { 1 };
         let mut start = 0;
         while start < time {
             let steps = start..time.min(start + pass.chunk);
@@ -152,17 +189,29 @@ where
                 }
             }
             for step in steps.clone() {
-                for turn in 0..own.len() {
+                for turn in 0..own.len().div_ceil(group) {
                     // To and fro, so that each step begins with what the last one left in the cache.
-                    let panel = if step % 2 == 0 { turn } else { own.len() - 1 - turn };
-                    let block = own.start + panel;
-                    let panel = &recurrent.as_slice()[panel * depth.1..];
-                    for (first, count) in tiles::<S>(batch) {
-                        // SAFETY: as above, and the states before the step were complete at the
-                        // last barrier.
-                        unsafe {
-                            with_rows!(count, M => self.advance::<S, M>(s, step, first, block, panel.as_ptr()))
+                    let groups = own.len().div_ceil(group);
+                    let index = if step % 2 == 0 {
+                        turn
+                    } else {
+                        groups - 1 - turn
+                    };
+                    let panels = index * group..own.len().min((index + 1) * group);
+                    for panel in panels.clone() {
+                        let block = own.start + panel;
+                        let panel = &recurrent.as_slice()[panel * depth.1..];
+                        for (first, count) in tiles::<S>(batch) {
+                            // SAFETY: as above, and the states before the step were complete at the
+                            // last barrier.
+                            unsafe {
+                                with_rows!(count, M => self.recur::<S, M>(s, step, first, block, panel.as_ptr()))
+                            }
                         }
+                    }
+                    for panel in panels {
+                        // SAFETY: as above, and the sums of the block are complete.
+                        unsafe { self.advance(s, step, own.start + panel) };
                     }
                 }
                 member.wait();
@@ -172,7 +221,8 @@ where
     }
 }
 
-impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> Thread<'_, '_, R, C, G, I, H, U>
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>
+    Thread<'_, '_, R, C, G, I, H, U>
 where
     C: Cell<G, I, H, U>,
 {
@@ -182,13 +232,23 @@ where
         let pass = self.pass;
         let slot = if pass.keep { step } else { step % pass.chunk };
         // SAFETY: the buffer has a place for the step by the choice above.
-        unsafe { pass.kept.at((slot * pass.problem.batch + row) * G * pass.padded) }
+        unsafe {
+            pass.kept
+                .at((slot * pass.problem.batch + row) * G * pass.padded)
+        }
     }
 
     /// The input product of `M` rows of a chunk, counted through its steps and sequences, for one
     /// block of units.
     #[inline(always)]
-    unsafe fn project<S: Simd, const M: usize>(&self, s: S, start: usize, first: usize, block: usize, panel: *const R) {
+    unsafe fn project<S: Simd, const M: usize>(
+        &self,
+        s: S,
+        start: usize,
+        first: usize,
+        block: usize,
+        panel: *const R,
+    ) {
         let pass = self.pass;
         let problem = pass.problem;
         let (lanes, padded) = (R::lanes::<S>(), pass.padded);
@@ -205,7 +265,13 @@ where
         unsafe {
             let mut acc = [[R::splat(s, R::ZERO); I]; M];
             for i in 0..I {
-                let bias = R::load(s, pass.biases.as_slice().as_ptr().add(i * padded + block * lanes));
+                let bias = R::load(
+                    s,
+                    pass.biases
+                        .as_slice()
+                        .as_ptr()
+                        .add(i * padded + block * lanes),
+                );
                 for acc in &mut acc {
                     acc[i] = bias;
                 }
@@ -221,46 +287,67 @@ where
         }
     }
 
-    /// One step of `M` sequences for one block of units.
+    /// Adds the recurrent product to the sums of `M` sequences for one block of units.
     #[inline(always)]
-    unsafe fn advance<S: Simd, const M: usize>(&self, s: S, step: usize, first: usize, block: usize, panel: *const R) {
+    unsafe fn recur<S: Simd, const M: usize>(
+        &self,
+        s: S,
+        step: usize,
+        first: usize,
+        block: usize,
+        panel: *const R,
+    ) {
+        let pass = self.pass;
+        let (lanes, padded) = (R::lanes::<S>(), pass.padded);
+        let unit = block * lanes;
+        let (from, _) = self.states(step);
+        // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
+        unsafe {
+            let bias = pass.biases.as_slice().as_ptr().add(unit);
+            let sums: [*mut R; M] = std::array::from_fn(|m| self.sums(step, first + m).add(unit));
+            let mut acc: [[R::V<S>; H]; M] = std::array::from_fn(|m| {
+                std::array::from_fn(|h| match G - H + h {
+                    g if g < I => R::load(s, sums[m].add(g * padded)),
+                    g => R::load(s, bias.add(g * padded)),
+                })
+            });
+            let rows: [*const R; M] =
+                std::array::from_fn(|m| pass.hidden.at(from + (first + m) * padded).cast_const());
+            accumulate::<R, S, M, H>(s, pass.problem.d_hidden, rows, panel, &mut acc);
+            for (sums, acc) in sums.into_iter().zip(&acc) {
+                for (h, &sum) in acc.iter().enumerate() {
+                    R::store(s, sums.add((G - H + h) * padded), sum);
+                }
+            }
+        }
+    }
+
+    /// Where the hidden states before and after a step begin.
+    #[inline(always)]
+    fn states(&self, step: usize) -> (usize, usize) {
+        let states = self.pass.problem.batch * self.pass.padded;
+        match self.pass.keep {
+            true => (step * states, (step + 1) * states),
+            false => (step % 2 * states, (step + 1) % 2 * states),
+        }
+    }
+
+    /// Makes the next states of one block of units from their sums.
+    #[inline(always)]
+    unsafe fn advance<S: Simd>(&self, s: S, step: usize, block: usize) {
         let pass = self.pass;
         let problem = pass.problem;
         let (lanes, padded) = (R::lanes::<S>(), pass.padded);
         let zero = R::splat(s, R::ZERO);
         let unit = block * lanes;
-        let states = problem.batch * padded;
-        let (from, to) = match pass.keep {
-            true => (step * states, (step + 1) * states),
-            false => (step % 2 * states, (step + 1) % 2 * states),
-        };
+        let (from, to) = self.states(step);
         let (cell_from, cell_to) = if pass.keep { (from, to) } else { (0, 0) };
         // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
         unsafe {
-            let bias = pass.biases.as_slice().as_ptr().add(unit);
-            let mut sums = [[zero; G]; M];
-            for (m, sums) in sums.iter_mut().enumerate() {
-                let from_input = self.sums(step, first + m).add(unit);
-                for (g, sum) in sums.iter_mut().enumerate() {
-                    *sum = match g < I {
-                        true => R::load(s, from_input.add(g * padded)),
-                        false => R::load(s, bias.add(g * padded)),
-                    };
-                }
-            }
-            let mut acc: [[R::V<S>; H]; M] = std::array::from_fn(|m| std::array::from_fn(|h| sums[m][G - H + h]));
-            let rows: [*const R; M] = std::array::from_fn(|m| {
-                pass.hidden.at(from + (first + m) * padded).cast_const()
+            let weights: [R::V<S>; U] = std::array::from_fn(|u| {
+                R::load(s, pass.weights.as_slice().as_ptr().add(u * padded + unit))
             });
-            accumulate::<R, S, M, H>(s, problem.d_hidden, rows, panel, &mut acc);
-            for (sums, acc) in sums.iter_mut().zip(&acc) {
-                sums[G - H..].copy_from_slice(acc);
-            }
-
-            let weights: [R::V<S>; U] =
-                std::array::from_fn(|u| R::load(s, pass.weights.as_slice().as_ptr().add(u * padded + unit)));
-            for (m, sums) in sums.into_iter().enumerate() {
-                let row = first + m;
+            for row in 0..problem.batch {
                 let at = row * padded + unit;
                 let before = State {
                     hidden: R::load(s, pass.hidden.at(from + at)),
@@ -269,15 +356,14 @@ where
                         false => zero,
                     },
                 };
-                let length = problem.length(row);
-                let active = step < length;
-                let (state, output) = match active {
+                let (state, output) = match step < problem.length(row) {
                     true => {
-                        let out = pass.cell.forward::<R, S>(s, sums, weights, before);
+                        let sums = self.sums(step, row).add(unit);
+                        let values = std::array::from_fn(|g| R::load(s, sums.add(g * padded)));
+                        let out = pass.cell.forward::<R, S>(s, values, weights, before);
                         if pass.keep {
-                            let kept = self.sums(step, row).add(unit);
                             for (g, &value) in out.kept.iter().enumerate() {
-                                R::store(s, kept.add(g * padded), value);
+                                R::store(s, sums.add(g * padded), value);
                             }
                         }
                         (out.state, out.state.hidden)

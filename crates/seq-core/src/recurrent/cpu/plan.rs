@@ -34,7 +34,8 @@ pub(crate) struct Problem<'a, R> {
 impl<R: Real> Problem<'_, R> {
     /// `d_hidden` rounded up to whole registers, the distance between rows of the kernels' own memory.
     pub fn padded(&self) -> usize {
-        self.d_hidden.next_multiple_of(Arch::new().dispatch(Lanes::<R>(PhantomData)))
+        self.d_hidden
+            .next_multiple_of(Arch::new().dispatch(Lanes::<R>(PhantomData)))
     }
 
     pub fn length(&self, row: usize) -> usize {
@@ -73,7 +74,9 @@ impl<R: Real> Problem<'_, R> {
     /// The reverse of [`pad`](Self::pad).
     pub fn unpad(&self, state: &[R]) -> Vec<R> {
         let rows = state.chunks(self.padded());
-        rows.flat_map(|row| &row[..self.d_hidden]).copied().collect()
+        rows.flat_map(|row| &row[..self.d_hidden])
+            .copied()
+            .collect()
     }
 
     /// The biases of every slot: `[G, padded]`.
@@ -106,7 +109,11 @@ impl<R: Real> Problem<'_, R> {
         let (hidden, padded) = (self.d_hidden, self.padded());
         let mut out = Buffer::zeroed(count * padded);
         if let Some(weights) = self.weights {
-            for (out, row) in out.as_mut_slice().chunks_mut(padded).zip(weights.chunks(hidden)) {
+            for (out, row) in out
+                .as_mut_slice()
+                .chunks_mut(padded)
+                .zip(weights.chunks(hidden))
+            {
                 out[..hidden].copy_from_slice(row);
             }
         }
@@ -142,17 +149,31 @@ pub(crate) fn pack<R: Real, S: Simd, const V: usize>(
     let mut out = unsafe { Buffer::uninit(blocks.len() * panel) };
     for (block, panel) in blocks.zip(out.as_mut_slice().chunks_mut(panel.max(1))) {
         for (v, gate) in gates.into_iter().enumerate() {
-            for lane in 0..lanes {
+            let row = |lane: usize| {
                 let unit = block * lanes + lane;
-                let out = panel[v * lanes + lane..].iter_mut().step_by(V * lanes);
-                if unit < d_hidden {
-                    let row = &weights[(gate * d_hidden + unit) * depth..][..depth];
-                    out.zip(row).for_each(|(out, &weight)| *out = weight);
-                } else {
-                    out.for_each(|out| *out = R::ZERO);
+                (unit < d_hidden).then(|| &weights[(gate * d_hidden + unit) * depth..][..depth])
+            };
+            // A square at a time: written straight to the panel, every element would touch a cache
+            // line of its own.
+            for first in (0..depth).step_by(SQUARE) {
+                let count = SQUARE.min(depth - first);
+                let mut square = [[R::ZERO; SQUARE]; SQUARE];
+                for lane in 0..lanes {
+                    if let Some(row) = row(lane) {
+                        for (column, &weight) in square.iter_mut().zip(&row[first..first + count]) {
+                            column[lane] = weight;
+                        }
+                    }
+                }
+                let rows = panel[first * V * lanes..].chunks_mut(V * lanes);
+                for (row, column) in rows.zip(&square).take(count) {
+                    row[v * lanes..][..lanes].copy_from_slice(&column[..lanes]);
                 }
             }
         }
     }
     out
 }
+
+/// At least the lanes of any register.
+const SQUARE: usize = 16;

@@ -16,7 +16,12 @@ pub(crate) fn step<R: Real, C, const G: usize, const I: usize, const H: usize, c
 where
     C: Cell<G, I, H, U>,
 {
-    let Problem { batch, d_input, d_hidden, .. } = *problem;
+    let Problem {
+        batch,
+        d_input,
+        d_hidden,
+        ..
+    } = *problem;
     let mut hidden = Vec::with_capacity(batch * d_hidden);
     let mut memory = Vec::with_capacity(if C::MEMORY { batch * d_hidden } else { 0 });
     let pass = Pass {
@@ -26,15 +31,26 @@ where
         memory: Shared::new(memory.as_mut_ptr()),
     };
     let arch = Arch::new();
-    Team::run(problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)), |member| {
-        arch.dispatch(Thread { pass: &pass, member });
-    });
+    Team::run(
+        problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)),
+        |member| {
+            arch.dispatch(Thread {
+                pass: &pass,
+                member,
+            });
+        },
+    );
     // SAFETY: the threads have written every unit of every sequence.
     unsafe {
         hidden.set_len(batch * d_hidden);
         memory.set_len(memory.capacity().min(batch * d_hidden));
     }
-    Outputs { y: hidden.clone(), hidden, cell: memory, saved: None }
+    Outputs {
+        y: hidden.clone(),
+        hidden,
+        cell: memory,
+        saved: None,
+    }
 }
 
 struct Pass<'a, R, C> {
@@ -59,7 +75,10 @@ where
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let problem = self.pass.problem;
-        for block in self.member.share(problem.d_hidden.div_ceil(R::lanes::<S>())) {
+        for block in self
+            .member
+            .share(problem.d_hidden.div_ceil(R::lanes::<S>()))
+        {
             for (first, count) in tiles::<S>(problem.batch) {
                 debug_assert!(count <= max_rows::<S>());
                 // SAFETY: the block is this thread's own.
@@ -69,7 +88,8 @@ where
     }
 }
 
-impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> Thread<'_, '_, R, C, G, I, H, U>
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>
+    Thread<'_, '_, R, C, G, I, H, U>
 where
     C: Cell<G, I, H, U>,
 {
@@ -78,12 +98,16 @@ where
     unsafe fn advance<S: Simd, const M: usize>(&self, s: S, first: usize, block: usize) {
         let pass = self.pass;
         let problem = pass.problem;
-        let Problem { d_input, d_hidden, .. } = *problem;
+        let Problem {
+            d_input, d_hidden, ..
+        } = *problem;
         let lanes = R::lanes::<S>();
         let unit = block * lanes;
         let units = (d_hidden - unit).min(lanes);
-        let inputs: [&[R]; M] = std::array::from_fn(|m| &problem.x[(first + m) * d_input..][..d_input]);
-        let hiddens: [&[R]; M] = std::array::from_fn(|m| &problem.hidden[(first + m) * d_hidden..][..d_hidden]);
+        let inputs: [&[R]; M] =
+            std::array::from_fn(|m| &problem.x[(first + m) * d_input..][..d_input]);
+        let hiddens: [&[R]; M] =
+            std::array::from_fn(|m| &problem.hidden[(first + m) * d_hidden..][..d_hidden]);
 
         // The sums of the block's units, as the registers of the cell want them.
         let mut sums = [[[R::ZERO; 16]; G]; M];
@@ -91,14 +115,19 @@ where
             for lane in (0..units).step_by(ROWS) {
                 let mut acc = [[R::splat(s, R::ZERO); ROWS]; M];
                 // The last units twice rather than one beyond the end.
-                let row = |gate: usize, r: usize| gate * d_hidden + unit + (lane + r).min(units - 1);
+                let row =
+                    |gate: usize, r: usize| gate * d_hidden + unit + (lane + r).min(units - 1);
                 if g < I {
-                    let rows = std::array::from_fn(|r| &problem.weight_ih[row(C::INPUT[g], r) * d_input..][..d_input]);
+                    let rows = std::array::from_fn(|r| {
+                        &problem.weight_ih[row(C::INPUT[g], r) * d_input..][..d_input]
+                    });
                     dots(s, rows, inputs, &mut acc);
                 }
                 if g >= G - H {
                     let gate = C::RECURRENT[g - (G - H)];
-                    let rows = std::array::from_fn(|r| &problem.weight_hh[row(gate, r) * d_hidden..][..d_hidden]);
+                    let rows = std::array::from_fn(|r| {
+                        &problem.weight_hh[row(gate, r) * d_hidden..][..d_hidden]
+                    });
                     dots(s, rows, hiddens, &mut acc);
                 }
                 for (sums, acc) in sums.iter_mut().zip(&acc) {
@@ -114,7 +143,8 @@ where
                 Some(from) => R::load_first(s, from[at..].as_ptr(), units),
                 None => R::splat(s, R::ZERO),
             };
-            let weights: [R::V<S>; U] = std::array::from_fn(|u| load(problem.weights, u * d_hidden + unit));
+            let weights: [R::V<S>; U] =
+                std::array::from_fn(|u| load(problem.weights, u * d_hidden + unit));
             let mut biases = [R::splat(s, R::ZERO); G];
             for (i, gate) in C::INPUT.into_iter().enumerate() {
                 biases[i] = load(problem.bias_ih, gate * d_hidden + unit);
@@ -125,10 +155,12 @@ where
             }
             for (m, sums) in sums.iter().enumerate() {
                 let at = (first + m) * d_hidden + unit;
-                let sums: [R::V<S>; G] = std::array::from_fn(|g| {
-                    R::vadd(s, biases[g], R::load(s, sums[g].as_ptr()))
-                });
-                let before = State { hidden: load(Some(problem.hidden), at), cell: load(problem.cell, at) };
+                let sums: [R::V<S>; G] =
+                    std::array::from_fn(|g| R::vadd(s, biases[g], R::load(s, sums[g].as_ptr())));
+                let before = State {
+                    hidden: load(Some(problem.hidden), at),
+                    cell: load(problem.cell, at),
+                };
                 let after = pass.cell.forward::<R, S>(s, sums, weights, before).state;
                 R::store_first(s, pass.hidden.at(at), units, after.hidden);
                 if C::MEMORY {
@@ -163,7 +195,8 @@ fn dots<R: Real, S: Simd, const M: usize>(
         }
         if k < depth {
             let rest = depth - k;
-            let w: [R::V<S>; ROWS] = std::array::from_fn(|r| R::load_first(s, rows[r].as_ptr().add(k), rest));
+            let w: [R::V<S>; ROWS] =
+                std::array::from_fn(|r| R::load_first(s, rows[r].as_ptr().add(k), rest));
             for (vector, acc) in vectors.iter().zip(acc.iter_mut()) {
                 let x = R::load_first(s, vector.as_ptr().add(k), rest);
                 for (acc, w) in acc.iter_mut().zip(w) {

@@ -14,9 +14,6 @@ const STEPS: [f64; 3] = [1e-5, 1e-6, 1e-7];
 /// How far the slopes may be apart, of one plus the slope.
 const TOLERANCE: f64 = 1e-7;
 
-/// How many random directions are tried in each tensor.
-const DIRECTIONS: u64 = 2;
-
 pub(super) fn differences<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {
     if trial.dtype != DType::F64 {
         return Ok(());
@@ -27,39 +24,33 @@ pub(super) fn differences<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), Stri
     );
     let (_, gradients) = differentiate(&trial.layer, &given, run, |y, state| given.loss(y, state));
     for (name, gradient) in &gradients {
-        for direction in 0..DIRECTIONS {
-            let direction = trial.sizes.seed ^ (100 + direction);
-            let size = gradient.num_elements();
-            let along = Noise::new(direction).tensor([size], (&trial.device, DType::F64));
-            let along = along.into_data();
-            let slope: f64 = gradient
-                .iter::<f64>()
-                .zip(along.iter::<f64>())
-                .map(|(a, b)| a * b)
-                .sum();
-            let loss = |step| {
-                loss(
-                    trial,
-                    &given,
-                    &mut Shift {
-                        name,
-                        direction,
-                        step,
-                    },
-                )
-            };
-            let across = |step| loss(step) - loss(-step);
-            let difference = |step| (8.0 * across(step) - across(2.0 * step)) / (12.0 * step);
-            let agrees = |step: &f64| {
-                let difference = difference(*step);
-                (slope - difference).abs() <= TOLERANCE * (1.0 + difference.abs())
-            };
-            if !STEPS.iter().any(agrees) {
-                let found = difference(STEPS[0]);
-                return Err(format!(
-                    "the gradient of `{name}` gives a slope of {slope:e}, the loss has {found:e}"
-                ));
-            }
+        let direction = trial.sizes.seed ^ 100;
+        let size = gradient.num_elements();
+        let along = Noise::new(direction)
+            .tensor([size], (&trial.device, DType::F64))
+            .into_data();
+        let slopes = gradient
+            .iter::<f64>()
+            .zip(along.iter::<f64>())
+            .map(|(a, b)| a * b);
+        let slope: f64 = slopes.sum();
+        let shift = |step| Shift {
+            name,
+            direction,
+            step,
+        };
+        let loss = |step| loss(trial, &given, &mut shift(step));
+        let across = |step| loss(step) - loss(-step);
+        let difference = |step| (8.0 * across(step) - across(2.0 * step)) / (12.0 * step);
+        let agrees = |step: &f64| {
+            let difference = difference(*step);
+            (slope - difference).abs() <= TOLERANCE * (1.0 + difference.abs())
+        };
+        if !STEPS.iter().any(agrees) {
+            let found = difference(STEPS[0]);
+            return Err(format!(
+                "the gradient of `{name}` gives a slope of {slope:e}, the loss has {found:e}"
+            ));
         }
     }
     Ok(())

@@ -76,7 +76,10 @@ impl Golden {
         kind: &'static str,
         body: impl Fn(C, &mut Run) + 'static,
     ) -> Self {
-        let body = move |config, run: &mut Run| Ok(body(serde_json::from_value(config)?, run));
+        let body = move |config, run: &mut Run| {
+            body(serde_json::from_value(config)?, run);
+            Ok(())
+        };
         self.kinds.insert((architecture, kind), Box::new(body));
         self
     }
@@ -99,19 +102,13 @@ impl Golden {
             }
             files.sort();
             for file in files {
-                match self.body(&file) {
-                    Ok(None) => {}
-                    Ok(Some((header, body))) => {
-                        cases += 1;
-                        match Case::read(&file, header) {
-                            Ok(case) => runs += run_everywhere(&case, body, &mut failures),
-                            Err(error) => failures.push(format!("{}: {error}", file.display())),
-                        }
-                    }
-                    Err(error) => {
-                        cases += 1;
-                        failures.push(format!("{}: {error}", file.display()));
-                    }
+                let found = self.find_body(&file).transpose();
+                let Some(found) = found else { continue };
+                cases += 1;
+                let case = found.and_then(|(header, body)| Ok((Case::read(&file, header)?, body)));
+                match case {
+                    Ok((case, body)) => runs += run_everywhere(&case, body, &mut failures),
+                    Err(error) => failures.push(format!("{}: {error}", file.display())),
                 }
             }
             if cases == 0 {
@@ -130,24 +127,18 @@ impl Golden {
     }
 
     /// The case's description and how to compute it; nothing if it belongs to somebody else.
-    fn body(&self, file: &Path) -> Result<Option<(Header, &Body)>, String> {
+    fn find_body(&self, file: &Path) -> Result<Option<(Header, &Body)>, String> {
         let header = Header::read(file)?;
-        if !self
-            .kinds
-            .keys()
-            .any(|(architecture, _)| *architecture == header.architecture)
-        {
+        let Header {
+            architecture, kind, ..
+        } = &header;
+        if !self.kinds.keys().any(|(known, _)| known == architecture) {
             return Ok(None);
         }
-        let key = (header.architecture.as_str(), header.kind.as_str());
-        let body = self
-            .kinds
-            .iter()
-            .find(|(kind, _)| **kind == key)
-            .map(|(_, body)| body);
-        match body {
-            Some(body) => Ok(Some((header, body))),
-            None => Err(format!("{} has no golden kind `{}`", key.0, key.1)),
+        let mut kinds = self.kinds.iter();
+        match kinds.find(|((known, its), _)| known == architecture && its == kind) {
+            Some((_, body)) => Ok(Some((header, body))),
+            None => Err(format!("{architecture} has no golden kind `{kind}`")),
         }
     }
 }
