@@ -1,7 +1,7 @@
 use burn::config::Config;
 use burn::module::Param;
 use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, s};
 use seq_core::recurrent::Activation;
 
 use crate::layer::{Lstm, LstmCell, LstmNorm};
@@ -195,7 +195,7 @@ impl LstmConfig {
                 Some(value) => vector(4 * hidden).map(|bias| {
                     let bias = bias.inner();
                     let forget = Tensor::full([hidden], value, (&bias.device(), bias.dtype()));
-                    bias.slice_assign([hidden..2 * hidden], forget)
+                    bias.slice_assign(s![hidden..2 * hidden], forget)
                 }),
             })
         };

@@ -24,7 +24,10 @@ pub(crate) fn lstm(
 ) -> (Tensor<3>, LstmCellState) {
     match fused(cell, x, lengths, reverse, state) {
         Ok(done) => done,
-        Err((x, state)) => reference(cell, x, lengths, reverse, state),
+        Err(undone) => {
+            let (x, state) = *undone;
+            reference(cell, x, lengths, reverse, state)
+        }
     }
 }
 
@@ -35,7 +38,8 @@ pub(crate) fn lstm_step(
 ) -> (Tensor<2>, LstmCellState) {
     match fused(cell, x.unsqueeze_dim(1), None, false, state) {
         Ok((_, state)) => (state.hidden.clone(), state),
-        Err((x, state)) => {
+        Err(undone) => {
+            let (x, state) = *undone;
             let inputs = project(cell, x.squeeze_dim(1));
             let state = Step::new(cell, inputs.dims()[0]).run(inputs, state);
             (state.hidden.clone(), state)
@@ -44,6 +48,7 @@ pub(crate) fn lstm_step(
 }
 
 type Done = (Tensor<3>, LstmCellState);
+type Undone = Box<(Tensor<3>, LstmCellState)>;
 
 /// By the fused kernel, or the arguments again: it runs on CPU backends and leaves projections,
 /// layer normalisation, zoneout and dropout inside the recurrence to the reference.
@@ -54,7 +59,7 @@ fn fused(
     lengths: Option<&Lengths>,
     reverse: bool,
     state: LstmCellState,
-) -> Result<Done, (Tensor<3>, LstmCellState)> {
+) -> Result<Done, Undone> {
     let weight = cell.weight_hh.val();
     let dropouts = [
         &cell.gates_dropout,
@@ -68,7 +73,7 @@ fn fused(
             .into_iter()
             .any(|dropout| training(dropout, &weight))
     {
-        return Err((x, state));
+        return Err(Box::new((x, state)));
     }
     let vector = |param: &Option<Param<Tensor<1>>>| param.as_ref().map(Param::val);
     let recurrence = Recurrence {
@@ -96,7 +101,7 @@ fn fused(
             hidden,
             cell: Some(cell),
             ..
-        }) => Err((x, LstmCellState { hidden, cell })),
+        }) => Err(Box::new((x, LstmCellState { hidden, cell }))),
         _ => unreachable!("an LSTM has a cell state"),
     }
 }
@@ -108,8 +113,8 @@ fn fused(
     _: Option<&Lengths>,
     _: bool,
     state: LstmCellState,
-) -> Result<Done, (Tensor<3>, LstmCellState)> {
-    Err((x, state))
+) -> Result<Done, Undone> {
+    Err(Box::new((x, state)))
 }
 
 /// The whole operation in plain tensor operations.

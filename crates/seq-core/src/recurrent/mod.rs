@@ -10,6 +10,7 @@ mod cell;
 #[cfg(feature = "cpu-kernels")]
 mod cpu;
 #[cfg(feature = "cpu-kernels")]
+#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 mod ops;
 mod reference;
 mod stack;

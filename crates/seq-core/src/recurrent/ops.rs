@@ -225,17 +225,12 @@ impl Debug for Kept {
 
 /// The operation as Burn dispatches it. The backends that have the kernels are listed; others are
 /// never asked, as `Recurrence::run` looks first.
-#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 #[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), Autodiff)]
 pub trait RecurrenceOps: Backend {
     fn recurrence(#[extension_type] inputs: Inputs<Self>, plan: Plan, keep: bool) -> Run<Self>;
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(
-    deprecated,
-    reason = "Burn prefers its successor `flex`; both are kept"
-)]
 impl RecurrenceOps for burn::backend::NdArray {
     fn recurrence(inputs: Inputs<Self>, plan: Plan, keep: bool) -> Run<Self> {
         run(inputs, &plan, keep)
