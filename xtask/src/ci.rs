@@ -14,6 +14,9 @@ pub struct Ci {
     /// Stop before the tests.
     #[arg(long)]
     no_tests: bool,
+    /// Check that wgpu compiles, but run no test on it.
+    #[arg(long)]
+    no_gpu: bool,
 }
 
 impl Ci {
@@ -54,6 +57,9 @@ impl Ci {
 
     /// Whether there is a GPU, or lavapipe, to test on.
     fn gpu(&self) -> Result<bool> {
+        if self.no_gpu {
+            return Ok(false);
+        }
         let found = vulkan_driver();
         match &found {
             Some(driver) => eprintln!("Vulkan driver: {}", driver.display()),
