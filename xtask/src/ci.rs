@@ -7,76 +7,54 @@ use crate::test::{Backend, features, test};
 
 /// All checks, the cheapest first: formatting, lints, documentation, combinations of features, tests.
 ///
-/// The tests run on `ndarray` and `flex`, and on `wgpu` where there is a Vulkan driver; with
-/// `SEQ_REQUIRE_WGPU=1` in the environment a missing driver is a failure.
+/// Lints and documentation are of all backends at once. The tests run on `ndarray` and `flex`, and on
+/// `wgpu` where there is a Vulkan driver, all out of one build; with `SEQ_REQUIRE_WGPU=1` in the
+/// environment a missing driver is a failure.
 #[derive(Args)]
 pub struct Ci {
     /// Stop before the tests.
     #[arg(long)]
     no_tests: bool,
-    /// Check that wgpu compiles, but run no test on it.
-    #[arg(long)]
-    no_gpu: bool,
 }
 
 impl Ci {
     /// Runs all checks.
     pub fn run(&self) -> Result {
+        let gpu = gpu()?;
         run(cargo().args(["fmt", "--all", "--check"]))?;
-        let clippy = [
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--features",
-            features(false),
-        ];
-        run(cargo().args(clippy).args(["--", "-D", "warnings"]))?;
-        let doc = [
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--features",
-            features(false),
-        ];
-        run(cargo().args(doc).env(
+        let all = ["--workspace", "--features", features(true)];
+        let clippy = ["--all-targets", "--", "-D", "warnings"];
+        run(cargo().arg("clippy").args(all).args(clippy))?;
+        run(cargo().arg("doc").args(all).arg("--no-deps").env(
             "RUSTDOCFLAGS",
             "-D warnings -D rustdoc::broken_intra_doc_links",
         ))?;
-        let gpu = self.gpu()?;
-        combinations(gpu && !self.no_tests)?;
+        combinations()?;
         if self.no_tests {
             return Ok(());
         }
-        test(Backend::Ndarray, false, None)?;
-        test(Backend::Flex, false, None)?;
-        if gpu {
-            test(Backend::Wgpu, true, None)?;
-        }
-        Ok(())
-    }
-
-    /// Whether there is a GPU, or lavapipe, to test on.
-    fn gpu(&self) -> Result<bool> {
-        if self.no_gpu {
-            return Ok(false);
-        }
-        let found = vulkan_driver();
-        match &found {
-            Some(driver) => eprintln!("Vulkan driver: {}", driver.display()),
-            None if std::env::var("SEQ_REQUIRE_WGPU").is_ok_and(|required| required == "1") => {
-                return Err(
-                    "SEQ_REQUIRE_WGPU=1, but there is no Vulkan driver to test wgpu on".into(),
-                );
-            }
-            None => eprintln!("no Vulkan driver: wgpu is checked, but not tested"),
-        }
-        Ok(found.is_some())
+        let cpu = [Backend::Ndarray, Backend::Flex];
+        cpu.into_iter()
+            .chain(gpu.then_some(Backend::Wgpu))
+            .try_for_each(|backend| test(backend, gpu, None))
     }
 }
 
-/// Checks that every architecture compiles with each backend alone and with all. `wgpu_tested` says that
-/// all together are built for the tests anyway.
-fn combinations(wgpu_tested: bool) -> Result {
+/// Whether there is a GPU, or lavapipe, to test on.
+fn gpu() -> Result<bool> {
+    let found = vulkan_driver();
+    match &found {
+        Some(driver) => eprintln!("Vulkan driver: {}", driver.display()),
+        None if std::env::var("SEQ_REQUIRE_WGPU").is_ok_and(|required| required == "1") => {
+            return Err("SEQ_REQUIRE_WGPU=1, but there is no Vulkan driver to test wgpu on".into());
+        }
+        None => eprintln!("no Vulkan driver: wgpu is checked, but not tested"),
+    }
+    Ok(found.is_some())
+}
+
+/// Checks that every architecture compiles with each backend alone; the lints compiled all together.
+fn combinations() -> Result {
     let packages = architectures()?;
     let check = |features: &[&str]| {
         let mut command = cargo();
@@ -86,14 +64,10 @@ fn combinations(wgpu_tested: bool) -> Result {
         });
         run(command.args(features))
     };
+    // By default with `ndarray`.
     check(&[])?;
-    check(&["--no-default-features", "--features", "ndarray"])?;
     check(&["--no-default-features", "--features", "flex"])?;
-    check(&["--no-default-features", "--features", "wgpu"])?;
-    if wgpu_tested {
-        return Ok(());
-    }
-    check(&["--features", features(true)])
+    check(&["--no-default-features", "--features", "wgpu"])
 }
 
 /// The packages in `crates`, but for the two that are no architecture.

@@ -4,8 +4,8 @@ use crate::command::{Result, cargo, run};
 
 /// Runs the unit, golden, conformance, doc and example tests.
 ///
-/// The tests of a kernel run on every backend that is compiled in; all others run on the backend
-/// chosen here, one run for each, out of one build.
+/// One run for each backend, out of one build. The conformance and golden tests of a run are on its
+/// backend and on `ndarray`, which it is compared with; all others on its backend alone.
 #[derive(Args)]
 pub struct Test {
     /// Where to run: `wgpu` needs a Vulkan, Metal or DirectX driver; Mesa's lavapipe will do.
@@ -45,7 +45,7 @@ impl Test {
 }
 
 /// Tests `package`, or the workspace, with `backend` as the default device. The build has `wgpu` where
-/// `gpu` is true, and both CPU backends always: that keeps the number of different builds at two.
+/// `gpu` is true, and both CPU backends always, so that one build does for all backends.
 pub fn test(backend: Backend, gpu: bool, package: Option<&str>) -> Result {
     let name = match backend {
         Backend::Ndarray => "ndarray",

@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::Param;
 use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
 use burn::tensor::{Device, Tensor, s};
-use seq_core::recurrent::Activation;
+use seq_core::recurrent::{Activation, PackedWeights};
 
 use crate::layer::{Lstm, LstmCell, LstmNorm};
 
@@ -226,6 +226,7 @@ impl LstmConfig {
             gate_activation: self.gate_activation,
             cell_activation: self.cell_activation,
             hidden_activation: self.hidden_activation,
+            packed: PackedWeights::default(),
         }
     }
 

@@ -93,9 +93,14 @@ impl LstmCell {
         }
         // Keras has one bias where PyTorch adds two.
         let zeros = bias.as_ref().map(|bias| bias.zeros_like());
+        // A transposed view would be copied for every run.
+        let transposed = |kernel: Tensor<2>| {
+            let options = (&kernel.device(), kernel.dtype());
+            Tensor::from_data(kernel.transpose().into_data(), options)
+        };
         Ok(cell(
-            kernel.transpose(),
-            recurrent_kernel.transpose(),
+            transposed(kernel),
+            transposed(recurrent_kernel),
             bias,
             zeros,
         ))

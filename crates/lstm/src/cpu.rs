@@ -3,16 +3,7 @@
 use seq_core::cpu::{Real, Simd};
 use seq_core::recurrent::{Activation, Backward, Cell, Forward, State, Taken};
 
-/// The options of a cell that reach into the pointwise mathematics.
-#[derive(Debug, Clone)]
-pub(crate) struct LstmKernel {
-    pub peephole: bool,
-    pub clip: Option<f64>,
-    pub cell_clip: Option<f64>,
-    pub gate: Activation,
-    pub cell: Activation,
-    pub hidden: Activation,
-}
+use crate::ops::LstmKernel;
 
 impl LstmKernel {
     #[inline(always)]

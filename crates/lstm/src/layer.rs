@@ -1,7 +1,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, LayerNorm};
 use burn::tensor::{Device, Tensor};
-use seq_core::recurrent::{Activation, RecurrentCell, Stack};
+use seq_core::recurrent::{Activation, PackedWeights, RecurrentCell, Stack};
 use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper};
 
 use crate::config::Zoneout;
@@ -109,6 +109,9 @@ pub struct LstmCell {
     /// Of the cell state on its way to the output.
     #[module(skip)]
     pub hidden_activation: Activation,
+    /// The weights as the CPU kernels read them.
+    #[module(skip)]
+    pub packed: PackedWeights,
 }
 
 /// The layer normalisations of an [`LstmCell`] (Ba et al. 2016, equations 20 to 22); part of it where

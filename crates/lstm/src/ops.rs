@@ -1,18 +1,13 @@
 //! The operation of one layer in one direction: its reference body, which specifies it.
 
-#[cfg(any(feature = "ndarray", feature = "flex"))]
 use burn::module::Param;
 use burn::nn::Dropout;
 use burn::tensor::{Distribution, Tensor};
 use seq_core::Lengths;
-#[cfg(any(feature = "ndarray", feature = "flex"))]
-use seq_core::recurrent::Recurrence;
-use seq_core::recurrent::unroll;
+use seq_core::recurrent::{Recurrence, unroll};
 
-#[cfg(any(feature = "ndarray", feature = "flex"))]
+use crate::Activation;
 use crate::config::Zoneout;
-#[cfg(any(feature = "ndarray", feature = "flex"))]
-use crate::cpu::LstmKernel;
 use crate::layer::{LstmCell, LstmCellState};
 
 pub(crate) fn lstm(
@@ -47,12 +42,26 @@ pub(crate) fn lstm_step(
     }
 }
 
+/// The options of a cell that reach into the pointwise mathematics.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    not(any(feature = "ndarray", feature = "flex")),
+    allow(dead_code, reason = "a build without a CPU backend has no kernels")
+)]
+pub(crate) struct LstmKernel {
+    pub peephole: bool,
+    pub clip: Option<f64>,
+    pub cell_clip: Option<f64>,
+    pub gate: Activation,
+    pub cell: Activation,
+    pub hidden: Activation,
+}
+
 type Done = (Tensor<3>, LstmCellState);
 type Undone = Box<(Tensor<3>, LstmCellState)>;
 
 /// By the fused kernel, or the arguments again: it runs on CPU backends and leaves projections,
 /// layer normalisation, zoneout and dropout inside the recurrence to the reference.
-#[cfg(any(feature = "ndarray", feature = "flex"))]
 fn fused(
     cell: &LstmCell,
     x: Tensor<3>,
@@ -85,6 +94,7 @@ fn fused(
         weights: vector(&cell.peephole),
         hidden: state.hidden,
         cell: Some(state.cell),
+        packed: cell.packed.clone(),
     };
     let kernel = LstmKernel {
         peephole: cell.peephole.is_some(),
@@ -104,17 +114,6 @@ fn fused(
         }) => Err(Box::new((x, LstmCellState { hidden, cell }))),
         _ => unreachable!("an LSTM has a cell state"),
     }
-}
-
-#[cfg(not(any(feature = "ndarray", feature = "flex")))]
-fn fused(
-    _: &LstmCell,
-    x: Tensor<3>,
-    _: Option<&Lengths>,
-    _: bool,
-    state: LstmCellState,
-) -> Result<Done, Undone> {
-    Err(Box::new((x, state)))
 }
 
 /// The whole operation in plain tensor operations.
@@ -206,18 +205,25 @@ impl<'a> Step<'a> {
             product = norm.hidden.forward(product);
         }
         let gates = inputs + product;
+        // Where nothing else enters the gates, one activation of all four, for the candidate in vain:
+        // a GPU starts a kernel for every operation.
+        let activated = (cell.clip.is_none() && cell.peephole.is_none())
+            .then(|| cell.gate_activation.forward(gates.clone()));
         let gate = |index: usize| gates.clone().narrow(1, index * hidden, hidden);
-        let activate =
-            |gate, activation: crate::Activation| activation.forward(clip(gate, cell.clip));
+        let activate = |gate, activation: Activation| activation.forward(clip(gate, cell.clip));
+        let open = |index: usize, peephole: usize, c: &Tensor<2>| match &activated {
+            Some(gates) => gates.clone().narrow(1, index * hidden, hidden),
+            None => activate(peep(gate(index), peephole, c), cell.gate_activation),
+        };
 
-        let i = activate(peep(gate(0), 0, &before.cell), cell.gate_activation);
-        let f = activate(peep(gate(1), 1, &before.cell), cell.gate_activation);
+        let i = open(0, 0, &before.cell);
+        let f = open(1, 1, &before.cell);
         let g = masked(activate(gate(2), cell.cell_activation), &self.gates_mask);
         let c = masked(
             clip(f * before.cell.clone() + i * g, cell.cell_clip),
             &self.cell_mask,
         );
-        let o = activate(peep(gate(3), 2, &c), cell.gate_activation);
+        let o = open(3, 2, &c);
         let output = match &cell.norm {
             Some(norm) => norm.cell.forward(c.clone()),
             None => c.clone(),

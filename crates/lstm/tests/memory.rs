@@ -53,7 +53,10 @@ fn measure(device: &Device, time: usize) -> (usize, usize) {
 
 #[test]
 fn inference_allocates_nothing_in_the_time_loop() {
-    for backend in seq_core::BackendName::compiled().into_iter().take(2) {
+    for backend in seq_core::BackendName::compiled() {
+        if !["ndarray", "flex"].contains(&backend.name()) {
+            continue;
+        }
         let device = backend.device();
         let (short, long) = (measure(&device, 1024), measure(&device, 8192));
         assert_eq!(

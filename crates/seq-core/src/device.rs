@@ -1,11 +1,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::kind::Basic;
+use burn::tensor::{Device, Tensor, TensorData};
 use thiserror::Error;
 
 /// The device of the backend named in `BURN_DEVICE`, or else of the best one compiled in: Burn takes
 /// GPUs first, then `flex`, then `ndarray`.
+///
+/// For `f64` take a CPU backend: wgpu stores it, but computes `exp` and `tanh` of it in `f32`.
 ///
 /// ```
 /// # #[cfg(feature = "ndarray")] {
@@ -16,6 +19,14 @@ use thiserror::Error;
 /// ```
 pub fn device() -> Device {
     Device::default()
+}
+
+/// What the tensor holds now.
+pub(crate) fn read<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> TensorData {
+    let data = tensor.to_data();
+    // GPUs fetch the bytes when they are first looked at, and may have computed in their place by then.
+    let _ = data.as_bytes();
+    data
 }
 
 /// Whether the fused CPU kernels run on the device, with or without autodiff.

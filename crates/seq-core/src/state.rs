@@ -6,6 +6,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::device::read;
+
 /// What a layer remembers between two calls: one row of every tensor for each sequence.
 ///
 /// An architecture says with [`map`](Self::map) which tensors its state holds; all the rest follows
@@ -325,7 +327,7 @@ struct Save<'a>(&'a mut StateRecord);
 
 impl StateMapper for Save<'_> {
     fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
-        self.0.tensors.insert(name.to_owned(), tensor.to_data());
+        self.0.tensors.insert(name.to_owned(), read(&tensor));
         tensor
     }
 }

@@ -206,14 +206,13 @@ pub trait Real:
 macro_rules! impl_real {
     (
         $real:ident, $v:ident, $index:ident,
-        unary { $($unary:ident = $pulp_unary:ident),* }
         binary { $($binary:ident = $pulp_binary:ident),* }
         ternary { $($ternary:ident = $pulp_ternary:ident),* }
         reduce { $($reduce:ident = $pulp_reduce:ident),* }
         select { $($select:ident = $pulp_compare:ident),* }
         bits { $to_bits:ident, $from_bits:ident, $mul_bits:ident, $sub_bits:ident, $splat_bits:ident }
         $splat:ident, $blend:ident, $less:ident, $greater:ident, $min:ident, $max:ident,
-        $mask:ident, $mask_load:ident, $mask_store:ident, $and:ident, $or:ident
+        $mask:ident, $mask_load:ident, $mask_store:ident, $and:ident, $or:ident, $xor:ident
     ) => {
         impl Real for $real {
             type V<S: Simd> = S::$v;
@@ -255,12 +254,6 @@ macro_rules! impl_real {
 
             $(
                 #[inline(always)]
-                fn $unary<S: Simd>(s: S, a: S::$v) -> S::$v {
-                    s.$pulp_unary(a)
-                }
-            )*
-            $(
-                #[inline(always)]
                 fn $binary<S: Simd>(s: S, a: S::$v, b: S::$v) -> S::$v {
                     s.$pulp_binary(a, b)
                 }
@@ -289,6 +282,18 @@ macro_rules! impl_real {
                     s.$blend(s.$pulp_compare(a, b), if_true, if_false)
                 }
             )*
+
+            // Not pulp's own negation and absolute value: those become calls of functions that were
+            // compiled without AVX-512.
+            #[inline(always)]
+            fn vneg<S: Simd>(s: S, a: S::$v) -> S::$v {
+                s.$xor(a, s.$splat(-0.0))
+            }
+
+            #[inline(always)]
+            fn abs<S: Simd>(s: S, a: S::$v) -> S::$v {
+                s.$and(a, s.$splat(Self::from_bits(!Self::to_bits(-0.0))))
+            }
 
             #[inline(always)]
             fn copysign<S: Simd>(s: S, a: S::$v, b: S::$v) -> S::$v {
@@ -331,26 +336,24 @@ macro_rules! impl_real {
 
 impl_real! {
     f32, f32s, u32,
-    unary { vneg = neg_f32s, abs = abs_f32s }
     binary { vadd = add_f32s, vsub = sub_f32s, vmul = mul_f32s, vdiv = div_f32s }
     ternary { mul_add = mul_add_e_f32s, neg_mul_add = negate_mul_add_e_f32s }
     reduce { reduce_sum = reduce_sum_f32s, reduce_max = reduce_max_f32s }
     select { select_lt = less_than_f32s, select_le = less_than_or_equal_f32s }
     bits { transmute_u32s_f32s, transmute_f32s_u32s, mul_u32s, sub_u32s, splat_u32s }
     splat_f32s, select_f32s, less_than_f32s, greater_than_f32s, min_f32s, max_f32s,
-    mask_between_m32s, mask_load_ptr_f32s, mask_store_ptr_f32s, and_f32s, or_f32s
+    mask_between_m32s, mask_load_ptr_f32s, mask_store_ptr_f32s, and_f32s, or_f32s, xor_f32s
 }
 
 impl_real! {
     f64, f64s, u64,
-    unary { vneg = neg_f64s, abs = abs_f64s }
     binary { vadd = add_f64s, vsub = sub_f64s, vmul = mul_f64s, vdiv = div_f64s }
     ternary { mul_add = mul_add_e_f64s, neg_mul_add = negate_mul_add_e_f64s }
     reduce { reduce_sum = reduce_sum_f64s, reduce_max = reduce_max_f64s }
     select { select_lt = less_than_f64s, select_le = less_than_or_equal_f64s }
     bits { transmute_u64s_f64s, transmute_f64s_u64s, mul_u64s, sub_u64s, splat_u64s }
     splat_f64s, select_f64s, less_than_f64s, greater_than_f64s, min_f64s, max_f64s,
-    mask_between_m64s, mask_load_ptr_f64s, mask_store_ptr_f64s, and_f64s, or_f64s
+    mask_between_m64s, mask_load_ptr_f64s, mask_store_ptr_f64s, and_f64s, or_f64s, xor_f64s
 }
 
 #[cfg(test)]

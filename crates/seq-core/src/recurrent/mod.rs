@@ -10,15 +10,19 @@ mod cell;
 #[cfg(feature = "cpu-kernels")]
 mod cpu;
 #[cfg(feature = "cpu-kernels")]
+mod gradient;
+#[cfg(feature = "cpu-kernels")]
 #[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 mod ops;
+mod packed;
+mod recurrence;
 mod reference;
 mod stack;
 
 pub use activation::Activation;
 #[cfg(feature = "cpu-kernels")]
 pub use cell::{Backward, Cell, Forward, State, Taken};
-#[cfg(feature = "cpu-kernels")]
-pub use ops::Recurrence;
+pub use packed::PackedWeights;
+pub use recurrence::Recurrence;
 pub use reference::unroll;
 pub use stack::{RecurrentCell, Stack};

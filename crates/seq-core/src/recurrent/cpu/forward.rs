@@ -1,7 +1,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::plan::{Problem, pack};
+use super::pack::Packed;
+use super::plan::Problem;
+use super::single::STEPS;
 use crate::cpu::tile::{accumulate, tiles};
 use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
 use crate::recurrent::cell::{Cell, State};
@@ -33,10 +35,11 @@ pub(crate) struct Saved<R> {
     pub cell: Arc<Buffer<R>>,
 }
 
-/// Runs a layer; with `keep`, keeps what the backward pass needs.
+/// Runs a layer, its weights `packed`; with `keep`, keeps what the backward pass needs.
 pub(crate) fn forward<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>(
     cell: &C,
     problem: &Problem<'_, R>,
+    packed: &Packed<R>,
     keep: bool,
 ) -> Outputs<R>
 where
@@ -74,6 +77,7 @@ where
     let pass = Pass {
         cell,
         problem,
+        packed,
         padded,
         keep,
         chunk,
@@ -115,25 +119,35 @@ where
 }
 
 /// A run of a layer, as all threads see it.
-struct Pass<'a, R, C> {
+pub(super) struct Pass<'a, R, C> {
     cell: &'a C,
-    problem: &'a Problem<'a, R>,
-    padded: usize,
+    pub problem: &'a Problem<'a, R>,
+    pub packed: &'a Packed<R>,
+    pub padded: usize,
     keep: bool,
     chunk: usize,
     kept: Shared<R>,
-    hidden: Shared<R>,
+    pub hidden: Shared<R>,
     memory: Shared<R>,
     y: Shared<R>,
-    biases: &'a Buffer<R>,
+    pub biases: &'a Buffer<R>,
     weights: &'a Buffer<R>,
 }
 
 /// One thread of it, which owns some of the hidden units: it keeps their weights in its cache and
 /// meets the others once a step, when the next hidden state is there.
-struct Thread<'a, 'm, R, C, const G: usize, const I: usize, const H: usize, const U: usize> {
-    pass: &'a Pass<'a, R, C>,
-    member: &'a Member<'m>,
+pub(super) struct Thread<
+    'a,
+    'm,
+    R,
+    C,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+> {
+    pub pass: &'a Pass<'a, R, C>,
+    pub member: &'a Member<'m>,
 }
 
 impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> WithSimd
@@ -153,20 +167,16 @@ where
             d_hidden,
             ..
         } = *pass.problem;
+        if batch == 1 && time >= 2 * STEPS && !pass.keep && pass.problem.lengths.is_none() {
+            return match S::REGISTER_COUNT >= 32 {
+                true => self.single::<S, 8>(s),
+                false => self.single::<S, 4>(s),
+            };
+        }
         let own = member.share(d_hidden.div_ceil(R::lanes::<S>()));
-        let input = pack::<R, S, I>(
-            own.clone(),
-            d_hidden,
-            d_input,
-            C::INPUT,
-            pass.problem.weight_ih,
-        );
-        let recurrent = pack::<R, S, H>(
-            own.clone(),
-            d_hidden,
-            d_hidden,
-            C::RECURRENT,
-            pass.problem.weight_hh,
+        let (input, recurrent) = (
+            pass.packed.input.as_slice(),
+            pass.packed.recurrent.as_slice(),
         );
         let depth = (
             d_input * I * R::lanes::<S>(),
@@ -178,8 +188,8 @@ where
         while start < time {
             let steps = start..time.min(start + pass.chunk);
             let rows = steps.len() * batch;
-            for (panel, block) in own.clone().enumerate() {
-                let panel = &input.as_slice()[panel * depth.0..];
+            for block in own.clone() {
+                let panel = &input[block * depth.0..];
                 for (first, count) in tiles::<S>(rows) {
                     // SAFETY: the rows of the chunk are in the buffer, these columns are this
                     // thread's own, and the panel holds the weights of the block.
@@ -200,7 +210,7 @@ where
                     let panels = index * group..own.len().min((index + 1) * group);
                     for panel in panels.clone() {
                         let block = own.start + panel;
-                        let panel = &recurrent.as_slice()[panel * depth.1..];
+                        let panel = &recurrent[block * depth.1..];
                         for (first, count) in tiles::<S>(batch) {
                             // SAFETY: as above, and the states before the step were complete at the
                             // last barrier.
@@ -214,7 +224,9 @@ where
                         unsafe { self.advance(s, step, own.start + panel) };
                     }
                 }
-                member.wait();
+                if step + 1 < time {
+                    member.wait();
+                }
             }
             start = steps.end;
         }
@@ -228,7 +240,7 @@ where
 {
     /// The sums of one step and sequence: `[G, padded]`.
     #[inline(always)]
-    unsafe fn sums(&self, step: usize, row: usize) -> *mut R {
+    pub(super) unsafe fn sums(&self, step: usize, row: usize) -> *mut R {
         let pass = self.pass;
         let slot = if pass.keep { step } else { step % pass.chunk };
         // SAFETY: the buffer has a place for the step by the choice above.
@@ -324,7 +336,7 @@ where
 
     /// Where the hidden states before and after a step begin.
     #[inline(always)]
-    fn states(&self, step: usize) -> (usize, usize) {
+    pub(super) fn states(&self, step: usize) -> (usize, usize) {
         let states = self.pass.problem.batch * self.pass.padded;
         match self.pass.keep {
             true => (step * states, (step + 1) * states),
@@ -334,7 +346,7 @@ where
 
     /// Makes the next states of one block of units from their sums.
     #[inline(always)]
-    unsafe fn advance<S: Simd>(&self, s: S, step: usize, block: usize) {
+    pub(super) unsafe fn advance<S: Simd>(&self, s: S, step: usize, block: usize) {
         let pass = self.pass;
         let problem = pass.problem;
         let (lanes, padded) = (R::lanes::<S>(), pass.padded);

@@ -2,10 +2,11 @@
 
 mod backward;
 mod forward;
+mod pack;
 mod plan;
-mod step;
+mod single;
 
 pub(crate) use backward::{Gradients, Incoming, backward};
 pub(crate) use forward::{Outputs, Saved, forward};
+pub(crate) use pack::Packed;
 pub(crate) use plan::Problem;
-pub(crate) use step::step;

@@ -3,6 +3,7 @@
 use burn::module::{Flag, ModuleMapper, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorCreationOptions, TensorData};
 
+use crate::device::read;
 use crate::{SequenceState, StateMapper};
 
 /// Random numbers that are the same everywhere (splitmix64, Steele et al. 2014).
@@ -207,9 +208,7 @@ impl Leaves {
         let leaf = leaf.clone();
         let read = move |gradients: &Gradients| {
             let gradient = leaf.grad(gradients);
-            gradient
-                .unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like())
-                .into_data()
+            read(&gradient.unwrap_or_else(|| leaf.clone().without_autodiff().zeros_like()))
         };
         self.found.push(Gradient {
             name: name.to_owned(),

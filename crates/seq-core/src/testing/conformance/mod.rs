@@ -11,15 +11,15 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Tensor};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
-use super::guarded;
-use crate::{BackendName, Lengths, SequenceLayer};
+use super::{backends, float_types, guarded};
+use crate::{Lengths, SequenceLayer};
 use leaves::{Parameters, Prepare};
 use trial::{Limits, Sizes, Trial};
 
 /// The laws that every [`SequenceLayer`] obeys, checked on layers of many sizes.
 ///
-/// Each law runs on every backend of the build, in f32 and, where the device has it, in f64 (the
-/// finite differences in f64 alone). Sizes and values are drawn by proptest from a fixed seed;
+/// Each law runs on the [backends](crate::testing), in f32 and, where the device computes in it, in f64
+/// (the finite differences in f64 alone). Sizes and values are drawn by proptest from a fixed seed;
 /// `PROPTEST_RNG_SEED` takes another one. Parameters are moved away from their initial values a
 /// little, so that none is a plain zero or one, and dropout is off.
 ///
@@ -193,7 +193,7 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn kernels(&self) {
-        let first = BackendName::compiled().into_iter().next();
+        let first = backends().into_iter().next();
         let first = first
             .expect("this build has no backend to check the layer on")
             .device();
@@ -211,9 +211,10 @@ impl<L: SequenceLayer> Conformance<L> {
         );
     }
 
-    /// Law 6: a state saved to bytes and restored goes on to the bit as if nothing had happened;
-    /// rows selected from a state are those sequences' states, and joined again they are the whole
-    /// one; bytes that are not a state of the layer give errors.
+    /// Law 6: a state saved to bytes and restored goes on to the bit as if nothing had happened; a
+    /// record stays what it was while the state goes on; rows selected from a state are those
+    /// sequences' states, and joined again they are the whole one; bytes that are not a state of the
+    /// layer give errors.
     ///
     /// # Panics
     ///
@@ -245,8 +246,8 @@ impl<L: SequenceLayer> Conformance<L> {
                 width: 6,
             },
             |trial| {
-                saving::module(trial, || {
-                    self.layer(trial.sizes.width, 0, &trial.device, trial.dtype)
+                saving::module(trial, |seed| {
+                    self.layer(trial.sizes.width, seed, &trial.device, trial.dtype)
                 })
             },
         );
@@ -260,10 +261,9 @@ impl<L: SequenceLayer> Conformance<L> {
         check: impl Fn(&Trial<L>) -> Result<(), String>,
     ) {
         let check = |sizes: Sizes| {
-            for backend in BackendName::compiled() {
+            for backend in backends() {
                 let device = backend.device();
-                let dtypes = [DType::F32, DType::F64].into_iter();
-                for dtype in dtypes.filter(|dtype| device.supports_dtype(*dtype)) {
+                for dtype in float_types(backend) {
                     guarded(|| check(&Trial::new(self, sizes, &device, dtype))).map_err(
                         |what| {
                             format!("the law of {law} is broken on {backend} in {dtype:?}: {what}")

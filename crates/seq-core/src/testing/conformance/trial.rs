@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::Conformance;
 use super::leaves::{Fill, Flat, Gradient, Leaves, Noise, Parameters};
+use crate::device::read;
 use crate::testing::compare::Values;
 use crate::{Lengths, SequenceLayer, SequenceState};
 
@@ -206,7 +207,7 @@ pub(super) fn run<L: SequenceLayer>(
 
 /// Output and state, to compare.
 pub(super) fn values<S: SequenceState>(y: &Tensor<3>, state: &S) -> Values {
-    let mut values = vec![("y".to_owned(), y.to_data())];
+    let mut values = vec![("y".to_owned(), read(y))];
     let state = state.record().tensors.into_iter();
     values.extend(state.map(|(name, data)| (format!("state.{name}"), data)));
     values

@@ -4,12 +4,10 @@ mod run;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::DType;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::BackendName;
-use crate::testing::guarded;
+use crate::testing::{backends, float_types, guarded};
 use case::{Case, Header};
 pub use run::Run;
 
@@ -18,8 +16,8 @@ pub use run::Run;
 /// A case is `<name>.json`, which describes it, and `<name>.safetensors`, which holds weights,
 /// inputs, expected outputs and, where there are probes, the gradients of
 /// `sum(output * probe)`. An architecture says for each kind of case how to compute it. Every case
-/// runs on every backend of the build in f32 and, where the case has tolerances for it and the
-/// device supports it, in f64; first without autodiff, then, if the case has gradients, with it.
+/// runs on the [backends](crate::testing) in f32 and, where the case has tolerances for it and the
+/// device computes in it, in f64; first without autodiff, then, if the case has gradients, with it.
 ///
 /// Cases come from the folder given and, where the environment variable `SEQ_GOLDEN_DIR` is set,
 /// from that folder and all below it.
@@ -162,20 +160,20 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 /// Returns how many runs there were.
 fn run_everywhere(case: &Case, body: &Body, failures: &mut Vec<String>) -> usize {
     let mut runs = 0;
-    for backend in BackendName::compiled() {
-        for (dtype, type_name) in [(DType::F32, "f32"), (DType::F64, "f64")] {
-            let device = backend.device();
-            if case.tolerance(dtype).is_none() || !device.supports_dtype(dtype) {
+    for backend in backends() {
+        let device = backend.device();
+        for dtype in float_types(backend) {
+            if case.tolerance(dtype).is_none() {
                 continue;
             }
             runs += 1;
             let mut measured = Measured::default();
             let mut result = attempt(case, body, Run::new(case, &device, dtype), &mut measured);
             if result.is_ok() && case.has_gradients() {
-                let run = Run::new(case, &device.autodiff(), dtype);
+                let run = Run::new(case, &device.clone().autodiff(), dtype);
                 result = attempt(case, body, run, &mut measured);
             }
-            let title = format!("{} {backend} {type_name}", case.name());
+            let title = format!("{} {backend} {}", case.name(), dtype.name());
             match result {
                 Ok(()) => {
                     let gradient = measured

@@ -5,6 +5,7 @@ use burn::tensor::{Bool, DType, Device, Gradients, Int, Tensor, TensorData};
 
 use super::Measured;
 use super::case::Case;
+use crate::device::read;
 use crate::testing::compare::distance;
 
 /// One run of a golden case, on one device and in one float type: hands out its weights and inputs
@@ -132,7 +133,7 @@ impl<'a> Run<'a> {
     pub fn track<const D: usize>(&mut self, name: &str, tensor: &Tensor<D>) {
         self.taken.insert(name.to_owned());
         let tensor = tensor.clone();
-        let gradient = move |gradients: &Gradients| tensor.grad(gradients).map(Tensor::into_data);
+        let gradient = move |gradients: &Gradients| Some(read(&tensor.grad(gradients)?));
         self.gradients
             .push((format!("gradient.{name}"), Box::new(gradient)));
     }
@@ -151,14 +152,12 @@ impl<'a> Run<'a> {
                 None => loss,
             });
         }
-        self.outputs
-            .insert(format!("output.{name}"), output.into_data());
+        self.outputs.insert(format!("output.{name}"), read(&output));
     }
 
     /// Gives the output `output.<name>` of integers, which have to be equal.
     pub fn output_int<const D: usize>(&mut self, name: &str, output: Tensor<D, Int>) {
-        self.outputs
-            .insert(format!("output.{name}"), output.into_data());
+        self.outputs.insert(format!("output.{name}"), read(&output));
     }
 
     fn data(&self, name: &str) -> &'a TensorData {
