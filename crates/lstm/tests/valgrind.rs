@@ -29,7 +29,7 @@ fn kernels() {
             let values = x.as_slice::<f32>().expect("f32");
             assert!(values.iter().all(|value| value.is_finite()), "{values:?}");
         }
-        // A long sequence alone has a loop of its own, and packed weights that are used again.
+        // Packed weights that are used again.
         let lstm = LstmConfig::new(5, 33).init(&backend.device());
         let x = Tensor::<3>::random([1, 40, 5], Distribution::Default, &backend.device());
         let (_, state) = lstm.forward(x.clone(), None);

@@ -245,31 +245,14 @@ impl Member<'_> {
 
     /// This thread's part of `0..items`; the parts differ by one item at most.
     pub fn share(&self, items: usize) -> Range<usize> {
-        self.share_of(self.index, items)
-    }
-
-    /// The part of thread `index`.
-    pub fn share_of(&self, index: usize, items: usize) -> Range<usize> {
-        index * items / self.count()..(index + 1) * items / self.count()
+        let (index, count) = (self.index, self.count());
+        index * items / count..(index + 1) * items / count
     }
 
     /// Waits until every thread is here. What any of them wrote before, all see afterwards.
     #[inline]
     pub fn wait(&self) {
-        self.arrive();
-        self.meet(0..self.count());
-    }
-
-    /// Tells the others that this thread is here, without waiting for them.
-    #[inline]
-    pub fn arrive(&self) {
-        self.barrier.arrive(self.index);
-    }
-
-    /// Waits until the threads `others` have arrived as often as this one.
-    #[inline]
-    pub fn meet(&self, others: Range<usize>) {
-        self.barrier.meet(self.index, others);
+        self.barrier.wait(self.index);
     }
 }
 
@@ -294,18 +277,11 @@ impl Barrier {
     }
 
     #[inline]
-    fn arrive(&self, index: usize) {
+    fn wait(&self, index: usize) {
         let own = &self.rounds[index].0;
-        own.store(
-            own.load(Ordering::Relaxed).wrapping_add(1),
-            Ordering::Release,
-        );
-    }
-
-    #[inline]
-    fn meet(&self, index: usize, others: Range<usize>) {
-        let round = self.rounds[index].0.load(Ordering::Relaxed);
-        for other in &self.rounds[others] {
+        let round = own.load(Ordering::Relaxed).wrapping_add(1);
+        own.store(round, Ordering::Release);
+        for other in &self.rounds {
             let mut spins = 0;
             while (other.0.load(Ordering::Acquire).wrapping_sub(round) as isize) < 0 {
                 assert!(

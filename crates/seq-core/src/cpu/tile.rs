@@ -108,8 +108,6 @@ pub fn tiles<S: Simd>(rows: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Runs `$body` with the constant `$M` equal to `$rows`, from 1 to 6.
-#[macro_export]
-#[doc(hidden)]
 macro_rules! with_rows {
     ($rows:expr, $M:ident => $body:expr) => {
         match $rows {
@@ -141,3 +139,5 @@ macro_rules! with_rows {
         }
     };
 }
+
+pub(crate) use with_rows;

@@ -7,9 +7,9 @@ use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "cpu-kernels")]
-use burn::backend::tensor::FloatTensor;
-#[cfg(feature = "cpu-kernels")]
 use burn::backend::Backend;
+#[cfg(feature = "cpu-kernels")]
+use burn::backend::tensor::FloatTensor;
 #[cfg(feature = "cpu-kernels")]
 use burn::tensor::Element;
 

@@ -1,6 +1,6 @@
-use burn::tensor::Tensor;
 #[cfg(feature = "cpu-kernels")]
 use burn::tensor::DType;
+use burn::tensor::Tensor;
 
 #[cfg(feature = "cpu-kernels")]
 use super::cell::Cell;

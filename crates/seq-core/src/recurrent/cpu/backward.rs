@@ -1,9 +1,8 @@
 use super::forward::{Saved, columns};
 use super::plan::Problem;
-use crate::cpu::tile::{accumulate, tiles};
+use crate::cpu::tile::{accumulate, tiles, with_rows};
 use crate::cpu::{Arch, Buffer, Matrix, Member, Real, Shared, Simd, Team, WithSimd, product};
 use crate::recurrent::cell::{Cell, State, Taken};
-use crate::with_rows;
 
 /// Registers a panel of the transposed recurrent weights holds.
 const PANEL: usize = 4;

@@ -3,11 +3,9 @@ use std::sync::Arc;
 
 use super::pack::Packed;
 use super::plan::Problem;
-use super::single::STEPS;
-use crate::cpu::tile::{accumulate, tiles};
+use crate::cpu::tile::{accumulate, tiles, with_rows};
 use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
 use crate::recurrent::cell::{Cell, State};
-use crate::with_rows;
 
 /// How much of the input projection is made ahead of the steps that use it: it stays in the cache.
 const CHUNK_BYTES: usize = 1 << 18;
@@ -119,35 +117,26 @@ where
 }
 
 /// A run of a layer, as all threads see it.
-pub(super) struct Pass<'a, R, C> {
+struct Pass<'a, R, C> {
     cell: &'a C,
-    pub problem: &'a Problem<'a, R>,
-    pub packed: &'a Packed<R>,
-    pub padded: usize,
+    problem: &'a Problem<'a, R>,
+    packed: &'a Packed<R>,
+    padded: usize,
     keep: bool,
     chunk: usize,
     kept: Shared<R>,
-    pub hidden: Shared<R>,
+    hidden: Shared<R>,
     memory: Shared<R>,
     y: Shared<R>,
-    pub biases: &'a Buffer<R>,
+    biases: &'a Buffer<R>,
     weights: &'a Buffer<R>,
 }
 
 /// One thread of it, which owns some of the hidden units: it keeps their weights in its cache and
 /// meets the others once a step, when the next hidden state is there.
-pub(super) struct Thread<
-    'a,
-    'm,
-    R,
-    C,
-    const G: usize,
-    const I: usize,
-    const H: usize,
-    const U: usize,
-> {
-    pub pass: &'a Pass<'a, R, C>,
-    pub member: &'a Member<'m>,
+struct Thread<'a, 'm, R, C, const G: usize, const I: usize, const H: usize, const U: usize> {
+    pass: &'a Pass<'a, R, C>,
+    member: &'a Member<'m>,
 }
 
 impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> WithSimd
@@ -167,12 +156,6 @@ where
             d_hidden,
             ..
         } = *pass.problem;
-        if batch == 1 && time >= 2 * STEPS && !pass.keep && pass.problem.lengths.is_none() {
-            return match S::REGISTER_COUNT >= 32 {
-                true => self.single::<S, 8>(s),
-                false => self.single::<S, 4>(s),
-            };
-        }
         let own = member.share(d_hidden.div_ceil(R::lanes::<S>()));
         let (input, recurrent) = (
             pass.packed.input.as_slice(),
@@ -240,7 +223,7 @@ where
 {
     /// The sums of one step and sequence: `[G, padded]`.
     #[inline(always)]
-    pub(super) unsafe fn sums(&self, step: usize, row: usize) -> *mut R {
+    unsafe fn sums(&self, step: usize, row: usize) -> *mut R {
         let pass = self.pass;
         let slot = if pass.keep { step } else { step % pass.chunk };
         // SAFETY: the buffer has a place for the step by the choice above.
@@ -336,7 +319,7 @@ where
 
     /// Where the hidden states before and after a step begin.
     #[inline(always)]
-    pub(super) fn states(&self, step: usize) -> (usize, usize) {
+    fn states(&self, step: usize) -> (usize, usize) {
         let states = self.pass.problem.batch * self.pass.padded;
         match self.pass.keep {
             true => (step * states, (step + 1) * states),
@@ -346,7 +329,7 @@ where
 
     /// Makes the next states of one block of units from their sums.
     #[inline(always)]
-    pub(super) unsafe fn advance<S: Simd>(&self, s: S, step: usize, block: usize) {
+    unsafe fn advance<S: Simd>(&self, s: S, step: usize, block: usize) {
         let pass = self.pass;
         let problem = pass.problem;
         let (lanes, padded) = (R::lanes::<S>(), pass.padded);

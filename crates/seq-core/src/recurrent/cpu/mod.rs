@@ -4,7 +4,6 @@ mod backward;
 mod forward;
 mod pack;
 mod plan;
-mod single;
 
 pub(crate) use backward::{Gradients, Incoming, backward};
 pub(crate) use forward::{Outputs, Saved, forward};
