@@ -63,7 +63,7 @@ const FULL: [(Kind, Size); 13] = [
 ];
 
 /// The lengths over which time must grow linearly.
-const SCALING: [usize; 4] = [1024, 4096, 16384, 65536];
+const SCALING: [usize; 5] = [256, 1024, 4096, 16384, 65536];
 
 pub fn cases(profile: Profile) -> Vec<Case> {
     let mut cases: Vec<Case> = QUICK

@@ -26,9 +26,9 @@ pub struct Bench {
     /// Append one JSON line a measurement to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Only workloads whose name contains this, for instance `train/B32`.
-    #[arg(long, value_name = "SUBSTR")]
-    filter: Option<String>,
+    /// Only workloads whose name contains one of these, for instance `train/B32,step`.
+    #[arg(long, value_name = "SUBSTR", value_delimiter = ',')]
+    filter: Vec<String>,
     /// CPU threads, for the kernels and for Burn alike; by default one for each core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -95,8 +95,8 @@ impl Bench {
         if !self.arch.is_empty() {
             command.args(["--arch", &self.arch.join(",")]);
         }
-        if let Some(filter) = &self.filter {
-            command.args(["--filter", filter]);
+        if !self.filter.is_empty() {
+            command.args(["--filter", &self.filter.join(",")]);
         }
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);

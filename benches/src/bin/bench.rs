@@ -28,9 +28,9 @@ struct Args {
     /// Append one JSON line a measurement to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Only workloads whose name contains this.
-    #[arg(long, default_value = "")]
-    filter: String,
+    /// Only workloads whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    filter: Vec<String>,
     /// CPU threads, all cores by default.
     #[arg(long)]
     threads: Option<usize>,
@@ -120,14 +120,20 @@ fn select(args: &Args) -> Result<Vec<Case>, String> {
         ));
     }
     let wanted = |name: &str| args.arch.is_empty() || args.arch.iter().any(|arch| arch == name);
+    let contains_any = |name: &str| {
+        args.filter.is_empty() || args.filter.iter().any(|part| name.contains(part.as_str()))
+    };
     let cases: Vec<Case> = ARCHITECTURES
         .into_iter()
         .filter(|(name, _)| wanted(name))
         .flat_map(|(_, cases)| cases(args.profile))
-        .filter(|case| case.name.contains(&args.filter))
+        .filter(|case| contains_any(&case.name))
         .collect();
     if cases.is_empty() {
-        return Err(format!("no workload's name contains `{}`", args.filter));
+        return Err(format!(
+            "no workload's name contains `{}`",
+            args.filter.join("` or `")
+        ));
     }
     Ok(cases)
 }
