@@ -15,7 +15,7 @@ impl Lstm {
     /// Reads the one `nn.LSTM` of a file, `.pt` or `.safetensors`, below whatever prefix it has
     /// there. Tensors of other modules are left alone; for a file with several LSTMs, or an LSTM
     /// with options that shapes cannot tell, see [`from_checkpoint`](Self::from_checkpoint) and
-    /// [`LstmConfig::load`].
+    /// [`LstmConfig::init_from_checkpoint`].
     ///
     /// `options` is a `&Device`, or `(&device, dtype)` for a float type other than the device's
     /// default.
@@ -71,7 +71,7 @@ impl Lstm {
         checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,
     ) -> Result<Self, CheckpointError> {
-        infer(&checkpoint, "_l0").load(checkpoint, options)
+        infer(&checkpoint, "_l0").init_from_checkpoint(checkpoint, options)
     }
 
     /// Saves the weights to a safetensors file from which PyTorch loads an `nn.LSTM`:
@@ -81,7 +81,7 @@ impl Lstm {
     /// loading stops: `peephole_l0`, and `norm_input_l0`, `norm_hidden_l0`, `norm_cell_l0`,
     /// `norm_cell_bias_l0` for the layer normalisations. Options without weights (clips,
     /// activations, dropout, `reverse`) are not in the file: load such an LSTM with
-    /// [`LstmConfig::load`].
+    /// [`LstmConfig::init_from_checkpoint`].
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl LstmCell {
         checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,
     ) -> Result<Self, CheckpointError> {
-        infer(&checkpoint, "").load_cell(checkpoint, options)
+        infer(&checkpoint, "").init_cell_from_checkpoint(checkpoint, options)
     }
 
     /// Saves the weights to a safetensors file from which PyTorch loads an `nn.LSTMCell`; the names
@@ -200,10 +200,10 @@ impl LstmConfig {
     /// use seq_lstm::{Activation, LstmConfig};
     ///
     /// let config = LstmConfig::new(40, 128).with_gate_activation(Activation::HardSigmoid);
-    /// let lstm = config.load(Checkpoint::read("keyword.pt")?, &seq_lstm::device())?;
+    /// let lstm = config.init_from_checkpoint(Checkpoint::read("keyword.pt")?, &seq_lstm::device())?;
     /// # Ok::<(), seq_core::checkpoint::CheckpointError>(())
     /// ```
-    pub fn load(
+    pub fn init_from_checkpoint(
         &self,
         mut checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,
@@ -235,12 +235,12 @@ impl LstmConfig {
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// As [`init_from_checkpoint`](Self::init_from_checkpoint).
     ///
     /// # Panics
     ///
     /// As [`init`](Self::init).
-    pub fn load_cell(
+    pub fn init_cell_from_checkpoint(
         &self,
         mut checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,

@@ -2,6 +2,7 @@ use burn::config::Config;
 use burn::module::Param;
 use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
 use burn::tensor::{Device, Tensor, s};
+use seq_core::ConfigError;
 use seq_core::recurrent::{Activation, PackedWeights};
 
 use crate::layer::{Lstm, LstmCell, LstmNorm};
@@ -78,12 +79,14 @@ pub struct LstmConfig {
     #[config(default = false)]
     pub orthogonal: bool,
     /// What the forget gate's bias begins at; 1 makes the cell remember from the start (Jozefowicz
-    /// et al. 2015). Without it the bias begins like the weights.
+    /// et al. 2015). Without it the bias begins like the weights. No effect without
+    /// [`bias`](Self::bias).
     pub forget_bias: Option<f64>,
 }
 
 /// Dropout inside the recurrence: one mask a sequence, the same at every step (Gal and Ghahramani
-/// 2016, <https://arxiv.org/abs/1512.05287>).
+/// 2016, <https://arxiv.org/abs/1512.05287>). Each call draws its own: so does every `step`, and
+/// every chunk of a stream.
 ///
 /// ```
 /// use seq_lstm::{LstmConfig, RecurrentDropout};
@@ -129,8 +132,7 @@ impl LstmConfig {
     ///
     /// # Panics
     ///
-    /// When a size is zero, a probability is not in `[0, 1)`, a clip is not positive, or both
-    /// `bidirectional` and `reverse` are set.
+    /// When the options do not pass [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Lstm {
         self.check();
         let directions = if self.bidirectional { 2 } else { 1 };
@@ -186,17 +188,18 @@ impl LstmConfig {
             true => {
                 let gate = || Initializer::Orthogonal { gain: 1.0 }.init([hidden, output], device);
                 let gates = (0..4).map(|_| gate().into_value()).collect();
-                Param::from_tensor(Tensor::cat(gates, 0))
+                Param::from_tensor(Tensor::cat(gates, 0).detach())
             }
         };
         let bias = |begin: Option<f64>| {
             self.bias.then(|| match begin {
                 None => vector(4 * hidden),
-                Some(value) => vector(4 * hidden).map(|bias| {
-                    let bias = bias.inner();
+                Some(value) => {
+                    let bias = vector(4 * hidden).into_value();
                     let forget = Tensor::full([hidden], value, (&bias.device(), bias.dtype()));
-                    bias.slice_assign(s![hidden..2 * hidden], forget)
-                }),
+                    let bias = bias.slice_assign(s![hidden..2 * hidden], forget);
+                    Param::from_tensor(bias.detach())
+                }
             })
         };
         LstmCell {
@@ -231,31 +234,56 @@ impl LstmConfig {
     }
 
     fn check(&self) {
+        if let Err(error) = self.validate() {
+            panic!("{error}");
+        }
+    }
+
+    /// Checks the options, as a configuration that was read from a file may hold anything.
+    ///
+    /// # Errors
+    ///
+    /// When a size is zero, a probability is not in `[0, 1)`, a clip is not positive, or both
+    /// `bidirectional` and `reverse` are set.
+    ///
+    /// ```
+    /// use seq_lstm::LstmConfig;
+    ///
+    /// let error = LstmConfig::new(8, 0).validate().unwrap_err();
+    /// assert_eq!(error.to_string(), "d_hidden must be at least 1, is 0");
+    /// ```
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("d_input", Some(self.d_input)),
             ("d_hidden", Some(self.d_hidden)),
             ("num_layers", Some(self.num_layers)),
             ("d_projection", self.d_projection),
         ];
-        for (name, size) in sizes {
-            assert!(size != Some(0), "{name} must be at least 1");
+        for (option, size) in sizes {
+            ConfigError::unless(size != Some(0), option, "at least 1", 0)?;
         }
-        for (name, clip) in [("clip", self.clip), ("cell_clip", self.cell_clip)] {
-            assert!(
-                clip.is_none_or(|clip| clip > 0.0),
-                "{name} must be positive, is {clip:?}"
-            );
+        for (option, clip) in [("clip", self.clip), ("cell_clip", self.cell_clip)] {
+            if let Some(clip) = clip {
+                ConfigError::unless(clip > 0.0, option, "positive", clip)?;
+            }
         }
-        let Zoneout { hidden, cell } = self.zoneout;
-        for (name, prob) in [("zoneout.hidden", hidden), ("zoneout.cell", cell)] {
-            assert!(
-                (0.0..1.0).contains(&prob),
-                "{name} must be in [0, 1), is {prob}"
-            );
+        let probabilities = [
+            ("dropout", self.dropout),
+            ("recurrent_dropout.gates", self.recurrent_dropout.gates),
+            ("recurrent_dropout.hidden", self.recurrent_dropout.hidden),
+            ("recurrent_dropout.cell", self.recurrent_dropout.cell),
+            ("zoneout.hidden", self.zoneout.hidden),
+            ("zoneout.cell", self.zoneout.cell),
+        ];
+        for (option, probability) in probabilities {
+            let fits = (0.0..1.0).contains(&probability);
+            ConfigError::unless(fits, option, "in [0, 1)", probability)?;
         }
-        assert!(
+        ConfigError::unless(
             !(self.bidirectional && self.reverse),
-            "a bidirectional LSTM already reads in reverse: set one of `bidirectional` and `reverse`"
-        );
+            "reverse",
+            "off, as a bidirectional LSTM already reads in reverse",
+            true,
+        )
     }
 }

@@ -286,7 +286,15 @@ impl RecurrentCell for LstmCell {
         reverse: bool,
         state: LstmCellState,
     ) -> (Tensor<3>, LstmCellState) {
-        let [_, _, width] = x.dims();
+        let [batch, time, width] = x.dims();
+        assert!(
+            time > 0,
+            "a sequence needs at least one step, the input has shape {:?}",
+            x.dims()
+        );
+        if let Some(lengths) = lengths {
+            lengths.check(batch, time);
+        }
         self.check(&x.dims(), width, &state);
         ops::lstm(self, x, lengths, reverse, state)
     }
@@ -326,7 +334,19 @@ impl Lstm {
         x: Tensor<3>,
         state: Option<LstmState>,
     ) -> (Tensor<3>, LstmState) {
-        let (y, state) = self.forward(x.swap_dims(0, 1), state);
+        let (y, state) = self.run(x.swap_dims(0, 1), None, state);
+        (y.swap_dims(0, 1), state)
+    }
+
+    /// As [`forward_padded`](SequenceLayer::forward_padded), time first: what PyTorch makes of a
+    /// sequence packed with `batch_first=False`.
+    pub fn forward_padded_time_major(
+        &self,
+        x: Tensor<3>,
+        lengths: &Lengths,
+        state: Option<LstmState>,
+    ) -> (Tensor<3>, LstmState) {
+        let (y, state) = self.run(x.swap_dims(0, 1), Some(lengths), state);
         (y.swap_dims(0, 1), state)
     }
 }

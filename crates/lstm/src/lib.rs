@@ -15,4 +15,4 @@ pub use convert::ConvertError;
 pub use layer::{Lstm, LstmCell, LstmCellState, LstmNorm, LstmState};
 pub use seq_core::checkpoint::{Checkpoint, CheckpointError};
 pub use seq_core::recurrent::{Activation, RecurrentCell};
-pub use seq_core::{Bidirectional, Lengths, SequenceLayer, SequenceState, device};
+pub use seq_core::{Bidirectional, ConfigError, Lengths, SequenceLayer, SequenceState, device};

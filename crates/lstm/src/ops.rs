@@ -94,7 +94,7 @@ fn fused(
         weights: vector(&cell.peephole),
         hidden: state.hidden,
         cell: Some(state.cell),
-        packed: cell.packed.clone(),
+        packed: cell.packed.share(),
     };
     let kernel = LstmKernel {
         peephole: cell.peephole.is_some(),

@@ -112,7 +112,7 @@ fn saved_layers_load_to_the_bit() {
             assert_eq!(loaded.state_dict(), saved.state_dict(), "{config}");
             assert_eq!(loaded.num_params(), saved.num_params(), "{config}");
             let loaded = config
-                .load(Checkpoint::read(&file).unwrap(), &device)
+                .init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device)
                 .unwrap();
             assert_eq!(loaded.state_dict(), saved.state_dict(), "{config}");
 
@@ -134,7 +134,7 @@ fn options_without_weights_come_from_the_configuration() {
     let saved = config.init(&device);
     let (_folder, file) = safetensors(saved.state_dict());
     let loaded = config
-        .load(Checkpoint::read(&file).unwrap(), &device)
+        .init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device)
         .unwrap();
     assert!(loaded.reverse);
     assert_eq!(loaded.cells[0].cell_clip, Some(0.5));
@@ -310,7 +310,8 @@ fn a_configuration_of_other_sizes_is_refused() {
     let device = seq_lstm::device();
     let config = LstmConfig::new(3, 4).with_num_layers(2);
     let (_folder, file) = safetensors(config.init(&device).state_dict());
-    let load = |config: LstmConfig| config.load(Checkpoint::read(&file).unwrap(), &device);
+    let load =
+        |config: LstmConfig| config.init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device);
     assert!(load(config.clone()).is_ok());
     let shape = load(config.clone().with_d_projection(Some(2))).unwrap_err();
     assert!(

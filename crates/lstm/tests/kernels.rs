@@ -97,3 +97,34 @@ fn changed_weights_are_packed_again() {
         }
     }
 }
+
+#[test]
+fn only_what_is_tracked_gets_a_gradient() {
+    for device in cpu_backends() {
+        let device = device.autodiff();
+        let mut cell = LstmConfig::new(3, 5).init_cell(&device);
+        cell.weight_ih = cell.weight_ih.set_require_grad(false);
+        let x = Tensor::<3>::ones([2, 3, 3], &device).require_grad();
+        let state = cell.initial_state(2, &device);
+        let (y, _) = cell.sequence(x.clone(), None, false, state);
+        let gradients = y.sum().backward();
+        assert!(cell.weight_ih.val().grad(&gradients).is_none());
+        assert!(cell.weight_hh.val().grad(&gradients).is_some());
+        assert!(x.grad(&gradients).is_some());
+    }
+}
+
+#[test]
+fn an_empty_batch_has_gradients_of_zero() {
+    for device in cpu_backends() {
+        let device = device.autodiff();
+        let cell = LstmConfig::new(3, 5).init_cell(&device);
+        let state = cell.initial_state(0, &device);
+        let (y, _) = cell.sequence(Tensor::ones([0, 3, 3], &device), None, false, state);
+        assert_eq!(y.dims(), [0, 3, 5]);
+        let gradients = y.sum().backward();
+        let gradient = cell.weight_hh.val().grad(&gradients).unwrap();
+        let largest: f32 = gradient.abs().max().into_scalar();
+        assert_eq!(largest, 0.0);
+    }
+}

@@ -47,8 +47,13 @@ impl Lengths {
     }
 
     /// `x` `[batch, time, width]` with zeros for the padding, whatever it held.
+    ///
+    /// # Panics
+    ///
+    /// When the lengths do not fit `x`.
     pub fn clear(&self, x: Tensor<3>) -> Tensor<3> {
-        let [_, time, _] = x.dims();
+        let [batch, time, _] = x.dims();
+        self.check(batch, time);
         let padding = self
             .mask(time, &x.device())
             .bool_not()

@@ -4,6 +4,7 @@
 #[cfg(feature = "cpu-kernels")]
 mod autodiff;
 pub mod checkpoint;
+mod config;
 #[cfg(feature = "cpu-kernels")]
 pub mod cpu;
 mod device;
@@ -15,6 +16,7 @@ mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use config::ConfigError;
 pub use device::{BackendName, UnknownBackend, device};
 pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;

@@ -70,11 +70,17 @@ pub trait SequenceState: Sized + Clone + Send {
     ///
     /// # Panics
     ///
-    /// When there is no state, or the states differ in their widths.
+    /// When there is no state, or the states are of different layers.
     fn concat(states: impl IntoIterator<Item = Self>) -> Self {
         let mut states = states.into_iter();
         let first = states.next().expect("at least one state to concatenate");
-        first.map(&mut Concat(states.map(tensors).collect()))
+        let mut rest = Concat(states.map(tensors).collect());
+        let state = first.map(&mut rest);
+        assert!(
+            rest.0.iter().all(|left| left.as_slice().is_empty()),
+            "states of different layers cannot be one batch"
+        );
+        state
     }
 
     /// Row by row, `kept` where `mask` `[batch, 1]` is true, and `other` where it is not.
@@ -156,6 +162,30 @@ pub trait StateMapper {
 }
 
 /// The values of a state by name.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use seq_core::SequenceState;
+/// # use seq_core::StateMapper;
+/// #
+/// # #[derive(Debug, Clone)]
+/// # struct Hidden(Tensor<2>);
+/// #
+/// # impl SequenceState for Hidden {
+/// #     fn map(self, mapper: &mut impl StateMapper) -> Self {
+/// #         Self(mapper.tensor("hidden", self.0))
+/// #     }
+/// # }
+///
+/// # #[cfg(feature = "ndarray")] {
+/// // `Hidden` is the state of the example of `SequenceState`.
+/// let zeros = Hidden(Tensor::zeros([3, 4], &seq_core::device()));
+/// let record = zeros.record();
+/// assert_eq!(record.tensors["hidden"].num_elements(), 12);
+/// let state = zeros.restore_record(record).unwrap();
+/// assert_eq!(state.batch(), 3);
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StateRecord {
     /// One entry a tensor, the batch first.

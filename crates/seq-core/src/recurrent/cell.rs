@@ -12,6 +12,68 @@ use crate::cpu::{Real, Simd};
 ///
 /// What is done with a register is done with every lane, one hidden unit each. Methods must be
 /// `#[inline(always)]`.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use seq_core::BackendName;
+/// use seq_core::cpu::{Real, Simd};
+/// use seq_core::recurrent::{Backward, Cell, Forward, PackedWeights, Recurrence, State, Taken};
+///
+/// /// A leaky integrator, `h = a h + x`; the slot also takes the recurrent product.
+/// #[derive(Debug, Clone)]
+/// struct Leaky(f64);
+///
+/// impl Cell<1, 1, 1, 0> for Leaky {
+///     const MEMORY: bool = false;
+///     const INPUT: [usize; 1] = [0];
+///     const RECURRENT: [usize; 1] = [0];
+///
+///     #[inline(always)]
+///     fn forward<R: Real, S: Simd>(
+///         &self,
+///         s: S,
+///         [x]: [R::V<S>; 1],
+///         _: [R::V<S>; 0],
+///         before: State<R::V<S>>,
+///     ) -> Forward<R::V<S>, 1> {
+///         let a = R::splat(s, R::from_f64(self.0));
+///         let state = State { hidden: R::mul_add(s, a, before.hidden, x), ..before };
+///         Forward { state, kept: [x] }
+///     }
+///
+///     #[inline(always)]
+///     fn backward<R: Real, S: Simd>(
+///         &self,
+///         s: S,
+///         _: Taken<R::V<S>, 1>,
+///         _: [R::V<S>; 0],
+///         gradient: State<R::V<S>>,
+///     ) -> Backward<R::V<S>, 1, 0> {
+///         let a = R::splat(s, R::from_f64(self.0));
+///         let before = State { hidden: R::vmul(s, a, gradient.hidden), ..gradient };
+///         Backward { sums: [gradient.hidden], weights: [], before }
+///     }
+/// }
+///
+/// // CPU backends come first.
+/// let device = BackendName::compiled()[0].device().autodiff();
+/// let hidden = Tensor::<2>::zeros([1, 1], &device).require_grad();
+/// let recurrence = Recurrence {
+///     x: Tensor::ones([1, 3, 1], &device),
+///     weight_ih: Tensor::ones([1, 1], &device),
+///     weight_hh: Tensor::zeros([1, 1], &device),
+///     bias_ih: None,
+///     bias_hh: None,
+///     weights: None,
+///     hidden: hidden.clone(),
+///     cell: None,
+///     packed: PackedWeights::default(),
+/// };
+/// let (y, _, _) = recurrence.run(Leaky(0.5), None, false).unwrap();
+/// assert_eq!(y.to_data().as_slice::<f32>().unwrap(), [1.0, 1.5, 1.75]);
+/// let gradient = hidden.grad(&y.sum().backward()).unwrap();
+/// assert_eq!(gradient.into_scalar::<f32>(), 0.5 + 0.25 + 0.125);
+/// ```
 pub trait Cell<const G: usize, const I: usize, const H: usize, const U: usize>:
     Debug + Clone + Send + Sync + 'static
 {
@@ -42,6 +104,8 @@ pub trait Cell<const G: usize, const I: usize, const H: usize, const U: usize>:
 }
 
 /// The state of some units, or its gradient.
+///
+/// The example is at [`Cell`].
 #[derive(Debug, Clone, Copy)]
 pub struct State<V> {
     /// The hidden state.
@@ -51,6 +115,8 @@ pub struct State<V> {
 }
 
 /// What a step gives.
+///
+/// The example is at [`Cell`].
 #[derive(Debug, Clone, Copy)]
 pub struct Forward<V, const G: usize> {
     /// The next state.
@@ -60,6 +126,8 @@ pub struct Forward<V, const G: usize> {
 }
 
 /// A step that was taken, seen from the backward pass.
+///
+/// The example is at [`Cell`].
 #[derive(Debug, Clone, Copy)]
 pub struct Taken<V, const G: usize> {
     /// What the forward pass kept.
@@ -71,6 +139,8 @@ pub struct Taken<V, const G: usize> {
 }
 
 /// The gradients of a step.
+///
+/// The example is at [`Cell`].
 #[derive(Debug, Clone, Copy)]
 pub struct Backward<V, const G: usize, const U: usize> {
     /// Of the sums.

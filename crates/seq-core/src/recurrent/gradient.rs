@@ -128,12 +128,13 @@ where
         wanted: [bool; PARENTS],
     ) -> [Option<FloatTensor<B>>; PARENTS] {
         let inputs = gather::<B>(inputs, self.present);
+        let first = [wanted[0], wanted[1], wanted[2]];
         let gradients = match kept {
             Kept::F32(saved) => {
-                backward_in::<B, f32, M>(&inputs, &self.plan, saved, outputs, wanted[0])
+                backward_in::<B, f32, M>(&inputs, &self.plan, saved, outputs, first)
             }
             Kept::F64(saved) => {
-                backward_in::<B, f64, M>(&inputs, &self.plan, saved, outputs, wanted[0])
+                backward_in::<B, f64, M>(&inputs, &self.plan, saved, outputs, first)
             }
         };
         let mut wanted = wanted.into_iter();
@@ -149,7 +150,7 @@ fn backward_in<B: Backend, R: Real + Element, const M: usize>(
     plan: &Plan,
     saved: Saved<R>,
     outputs: [Option<FloatTensor<B>>; M],
-    with_x: bool,
+    wanted: [bool; 3],
 ) -> [Option<FloatTensor<B>>; PARENTS]
 where
     FloatTensor<B>: CpuTensor,
@@ -167,7 +168,7 @@ where
         hidden: hidden.as_deref(),
         cell: cell.as_deref(),
     };
-    let gradients = Typed::<R>::backward(&*plan.kernel, &problem, saved, incoming, with_x);
+    let gradients = Typed::<R>::backward(&*plan.kernel, &problem, saved, incoming, wanted);
     let tensor =
         |values: Vec<R>, like: &FloatTensor<B>| FloatTensor::<B>::from_vec(values, &like.shape());
     let optional = |values: Vec<R>, like: &Maybe<B>| match like {
@@ -176,8 +177,12 @@ where
     };
     [
         gradients.x.map(|x| tensor(x, &inputs.x)),
-        Some(tensor(gradients.weight_ih, &inputs.weight_ih)),
-        Some(tensor(gradients.weight_hh, &inputs.weight_hh)),
+        gradients
+            .weight_ih
+            .map(|weight| tensor(weight, &inputs.weight_ih)),
+        gradients
+            .weight_hh
+            .map(|weight| tensor(weight, &inputs.weight_hh)),
         optional(gradients.bias_ih, &inputs.bias_ih),
         optional(gradients.bias_hh, &inputs.bias_hh),
         optional(gradients.weights, &inputs.weights),

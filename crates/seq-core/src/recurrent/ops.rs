@@ -148,7 +148,7 @@ pub trait Typed<R> {
         problem: &Problem<'_, R>,
         saved: Saved<R>,
         incoming: Incoming<'_, R>,
-        with_x: bool,
+        wanted: [bool; 3],
     ) -> Gradients<R>;
 }
 
@@ -176,9 +176,9 @@ impl<R: Real, C: Cell<G, I, H, U>, const G: usize, const I: usize, const H: usiz
         problem: &Problem<'_, R>,
         saved: Saved<R>,
         incoming: Incoming<'_, R>,
-        with_x: bool,
+        wanted: [bool; 3],
     ) -> Gradients<R> {
-        cpu::backward(&self.0, problem, saved, incoming, with_x)
+        cpu::backward(&self.0, problem, saved, incoming, wanted)
     }
 }
 

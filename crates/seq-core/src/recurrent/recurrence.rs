@@ -27,7 +27,7 @@ pub struct Recurrence {
     pub hidden: Tensor<2>,
     /// The cell state before, `[batch, d_hidden]`; for a cell without one, none.
     pub cell: Option<Tensor<2>>,
-    /// What earlier runs with these weights left.
+    /// What earlier runs of the same cell left.
     pub packed: PackedWeights,
 }
 
@@ -56,6 +56,7 @@ impl Recurrence {
         C: Cell<G, I, H, U>,
     {
         if !self.has_kernel() {
+            self.packed.clear();
             return Err(self);
         }
         self.check::<G, I, H, U>(C::MEMORY, lengths);

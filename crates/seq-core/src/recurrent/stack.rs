@@ -5,6 +5,56 @@ use burn::tensor::Tensor;
 use crate::{Lengths, SequenceState};
 
 /// One layer in one direction: the building block of a recurrent [`Stack`].
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::tensor::Tensor;
+/// use seq_core::recurrent::{RecurrentCell, unroll};
+/// use seq_core::{Lengths, SequenceState, StateMapper};
+///
+/// #[derive(Debug, Clone)]
+/// struct Hidden(Tensor<2>);
+///
+/// impl SequenceState for Hidden {
+///     fn map(self, mapper: &mut impl StateMapper) -> Self {
+///         Self(mapper.tensor("hidden", self.0))
+///     }
+/// }
+///
+/// /// A leaky integrator, `h = decay * h + x`.
+/// #[derive(Module, Debug)]
+/// struct Leaky {
+///     /// `[d_input]`
+///     decay: Param<Tensor<1>>,
+/// }
+///
+/// impl RecurrentCell for Leaky {
+///     type State = Hidden;
+///
+///     fn sequence(
+///         &self,
+///         x: Tensor<3>,
+///         lengths: Option<&Lengths>,
+///         reverse: bool,
+///         state: Hidden,
+///     ) -> (Tensor<3>, Hidden) {
+///         unroll(x, lengths, reverse, state, |x, state| self.step(x, state))
+///     }
+///
+///     fn step(&self, x: Tensor<2>, Hidden(h): Hidden) -> (Tensor<2>, Hidden) {
+///         let h = h * self.decay.val().unsqueeze() + x;
+///         (h.clone(), Hidden(h))
+///     }
+/// }
+///
+/// # #[cfg(feature = "ndarray")] {
+/// let device = seq_core::device();
+/// let cell = Leaky { decay: Param::from_data([0.5], &device) };
+/// let zero = Hidden(Tensor::zeros([1, 1], &device));
+/// let (y, _) = cell.sequence(Tensor::ones([1, 3, 1], &device), None, false, zero);
+/// assert_eq!(y.into_data().as_slice::<f32>().unwrap(), [1.0, 1.5, 1.75]);
+/// # }
+/// ```
 pub trait RecurrentCell: Module {
     /// What the cell remembers, for every sequence of the batch.
     type State: SequenceState;
@@ -28,6 +78,62 @@ pub trait RecurrentCell: Module {
 ///
 /// `cells` is in PyTorch's order: layer 0 forward, layer 0 backward, layer 1 forward, and so on; so
 /// are the states.
+///
+/// ```
+/// use burn::module::Param;
+/// use burn::nn::DropoutConfig;
+/// use burn::tensor::Tensor;
+/// use seq_core::recurrent::Stack;
+/// # use burn::module::Module;
+/// # use seq_core::recurrent::{RecurrentCell, unroll};
+/// # use seq_core::{Lengths, SequenceState, StateMapper};
+/// #
+/// # #[derive(Debug, Clone)]
+/// # struct Hidden(Tensor<2>);
+/// #
+/// # impl SequenceState for Hidden {
+/// #     fn map(self, mapper: &mut impl StateMapper) -> Self {
+/// #         Self(mapper.tensor("hidden", self.0))
+/// #     }
+/// # }
+/// #
+/// # #[derive(Module, Debug)]
+/// # struct Leaky {
+/// #     decay: Param<Tensor<1>>,
+/// # }
+/// #
+/// # impl RecurrentCell for Leaky {
+/// #     type State = Hidden;
+/// #
+/// #     fn sequence(
+/// #         &self,
+/// #         x: Tensor<3>,
+/// #         lengths: Option<&Lengths>,
+/// #         reverse: bool,
+/// #         state: Hidden,
+/// #     ) -> (Tensor<3>, Hidden) {
+/// #         unroll(x, lengths, reverse, state, |x, state| self.step(x, state))
+/// #     }
+/// #
+/// #     fn step(&self, x: Tensor<2>, Hidden(h): Hidden) -> (Tensor<2>, Hidden) {
+/// #         let h = h * self.decay.val().unsqueeze() + x;
+/// #         (h.clone(), Hidden(h))
+/// #     }
+/// # }
+///
+/// # #[cfg(feature = "ndarray")] {
+/// // `Leaky` is the cell of the example of `RecurrentCell`.
+/// let device = seq_core::device();
+/// let cell = || Leaky { decay: Param::from_data([0.5], &device) };
+/// let zero = || Hidden(Tensor::zeros([1, 1], &device));
+/// let cells = [cell(), cell()];
+/// let dropout = DropoutConfig::new(0.1).init();
+/// let stack = Stack { cells: &cells, bidirectional: false, reverse: false, dropout: &dropout };
+/// let x = Tensor::ones([1, 3, 1], &device);
+/// let (y, _states) = stack.forward(x, None, vec![zero(), zero()]);
+/// assert_eq!(y.into_data().as_slice::<f32>().unwrap(), [1.0, 2.0, 2.75]);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Stack<'a, C> {
     /// One cell a layer and direction.

@@ -19,8 +19,8 @@ pub(crate) struct Incoming<'a, R> {
 /// a gate takes the sum of both.
 pub(crate) struct Gradients<R> {
     pub x: Option<Vec<R>>,
-    pub weight_ih: Vec<R>,
-    pub weight_hh: Vec<R>,
+    pub weight_ih: Option<Vec<R>>,
+    pub weight_hh: Option<Vec<R>>,
     pub bias_ih: Vec<R>,
     pub bias_hh: Vec<R>,
     pub weights: Vec<R>,
@@ -29,13 +29,13 @@ pub(crate) struct Gradients<R> {
 }
 
 /// Backpropagation through time: the gradients of the sums of the whole sequence first, then those of
-/// the weights and of `x` (if `with_x`) as one product each.
+/// the weights and of `x` as one product each, if they are `wanted`: `x`, `weight_ih`, `weight_hh`.
 pub(crate) fn backward<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>(
     cell: &C,
     problem: &Problem<'_, R>,
     saved: Saved<R>,
     incoming: Incoming<'_, R>,
-    with_x: bool,
+    [with_x, with_weight_ih, with_weight_hh]: [bool; 3],
 ) -> Gradients<R>
 where
     C: Cell<G, I, H, U>,
@@ -82,33 +82,34 @@ where
     let rows = time * batch;
     let sums = kept.as_slice();
     let x = time_major(problem);
-    let mut weight_ih = vec![R::ZERO; I * d_hidden * d_input];
-    let mut weight_hh = vec![R::ZERO; H * d_hidden * d_hidden];
+    // Of an empty batch there are no sums to begin with.
+    let sums_of = |slot: usize| Matrix::rows(sums.get(slot * padded..).unwrap_or_default(), row);
+    let mut weight_ih = with_weight_ih.then(|| vec![R::ZERO; I * d_hidden * d_input]);
+    let mut weight_hh = with_weight_hh.then(|| vec![R::ZERO; H * d_hidden * d_hidden]);
     let (mut bias_ih, mut bias_hh) = (vec![R::ZERO; I * d_hidden], vec![R::ZERO; H * d_hidden]);
-    for slots in runs(C::INPUT, d_hidden == padded) {
-        let sums = Matrix::rows(&sums[slots.first * padded..], row).transposed();
-        let out = &mut weight_ih[slots.gate * d_hidden * d_input..];
-        product(
-            [slots.count * d_hidden, rows, d_input],
-            sums,
-            Matrix::rows(&x, d_input),
-            out,
-            d_input,
-            false,
-        );
+    if let Some(out) = &mut weight_ih {
+        for slots in runs(C::INPUT, d_hidden == padded) {
+            product(
+                [slots.count * d_hidden, rows, d_input],
+                sums_of(slots.first).transposed(),
+                Matrix::rows(&x, d_input),
+                &mut out[slots.gate * d_hidden * d_input..],
+                d_input,
+                false,
+            );
+        }
     }
-    for slots in runs(C::RECURRENT, d_hidden == padded) {
-        let sums = Matrix::rows(&sums[(G - H + slots.first) * padded..], row).transposed();
-        let out = &mut weight_hh[slots.gate * d_hidden * d_hidden..];
-        let before = Matrix::rows(saved.hidden.as_slice(), padded);
-        product(
-            [slots.count * d_hidden, rows, d_hidden],
-            sums,
-            before,
-            out,
-            d_hidden,
-            false,
-        );
+    if let Some(out) = &mut weight_hh {
+        for slots in runs(C::RECURRENT, d_hidden == padded) {
+            product(
+                [slots.count * d_hidden, rows, d_hidden],
+                sums_of(G - H + slots.first).transposed(),
+                Matrix::rows(saved.hidden.as_slice(), padded),
+                &mut out[slots.gate * d_hidden * d_hidden..],
+                d_hidden,
+                false,
+            );
+        }
     }
     let slot = |slot: usize| &biases.as_slice()[slot * padded..][..d_hidden];
     for (i, gate) in C::INPUT.into_iter().enumerate() {
@@ -120,7 +121,7 @@ where
     let x = with_x.then(|| {
         let mut steps = x;
         for (index, slots) in runs(C::INPUT, d_hidden == padded).into_iter().enumerate() {
-            let sums = Matrix::rows(&sums[slots.first * padded..], row);
+            let sums = sums_of(slots.first);
             let weights = Matrix::rows(
                 &problem.weight_ih[slots.gate * d_hidden * d_input..],
                 d_input,

@@ -88,7 +88,8 @@ impl Golden {
     ///
     /// # Panics
     ///
-    /// When a case fails, naming all that do, or when there is no case or no backend.
+    /// When a case fails, naming all that do, when the folder given holds no case that is known or the
+    /// other one none at all, or when there is no backend.
     pub fn check(self) {
         let mut failures = Vec::new();
         let (mut cases, mut runs) = (0, 0);
@@ -99,6 +100,7 @@ impl Golden {
                 failures.push(format!("{}: {error}", folder.display()));
             }
             files.sort();
+            let empty = files.is_empty();
             for file in files {
                 let found = self.find_body(&file).transpose();
                 let Some(found) = found else { continue };
@@ -109,7 +111,7 @@ impl Golden {
                     Err(error) => failures.push(format!("{}: {error}", file.display())),
                 }
             }
-            if cases == 0 {
+            if empty || cases == 0 {
                 failures.push(format!("{}: no golden cases there", folder.display()));
             }
         }
