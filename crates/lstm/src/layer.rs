@@ -286,15 +286,8 @@ impl RecurrentCell for LstmCell {
         reverse: bool,
         state: LstmCellState,
     ) -> (Tensor<3>, LstmCellState) {
-        let [batch, time, width] = x.dims();
-        assert!(
-            time > 0,
-            "a sequence needs at least one step, the input has shape {:?}",
-            x.dims()
-        );
-        if let Some(lengths) = lengths {
-            lengths.check(batch, time);
-        }
+        let [_, _, width] = x.dims();
+        Lengths::check_input(lengths, x.dims());
         self.check(&x.dims(), width, &state);
         ops::lstm(self, x, lengths, reverse, state)
     }

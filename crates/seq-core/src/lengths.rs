@@ -82,6 +82,23 @@ impl Lengths {
         x.gather(1, order.expand([batch, time, width]))
     }
 
+    /// Makes sure that an input `[batch, time, width]` of this shape has a step, and that the lengths
+    /// belong to it if there are any.
+    ///
+    /// # Panics
+    ///
+    /// When it has none, or they do not.
+    pub fn check_input(lengths: Option<&Self>, shape: [usize; 3]) {
+        let [batch, time, _] = shape;
+        assert!(
+            time > 0,
+            "a sequence needs at least one step, the input has shape {shape:?}"
+        );
+        if let Some(lengths) = lengths {
+            lengths.check(batch, time);
+        }
+    }
+
     /// Makes sure that the lengths belong to a batch of this shape.
     ///
     /// # Panics

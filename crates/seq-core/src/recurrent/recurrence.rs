@@ -103,16 +103,9 @@ impl Recurrence {
         memory: bool,
         lengths: Option<&Lengths>,
     ) {
-        let [batch, time, d_input] = self.x.dims();
+        let [batch, _, d_input] = self.x.dims();
         let [_, d_hidden] = self.hidden.dims();
-        assert!(
-            time > 0,
-            "a sequence needs at least one step, the input has shape {:?}",
-            self.x.dims()
-        );
-        if let Some(lengths) = lengths {
-            lengths.check(batch, time);
-        }
+        Lengths::check_input(lengths, self.x.dims());
         let fits = |name: &str, found: &[usize], expected: &[usize]| {
             assert_eq!(
                 found, expected,

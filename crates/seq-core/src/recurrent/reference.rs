@@ -44,15 +44,8 @@ pub fn unroll<S: SequenceState>(
     mut state: S,
     mut step: impl FnMut(Tensor<2>, S) -> (Tensor<2>, S),
 ) -> (Tensor<3>, S) {
-    let [batch, time, _] = inputs.dims();
-    assert!(
-        time > 0,
-        "a sequence needs at least one step, the input has shape {:?}",
-        inputs.dims()
-    );
-    if let Some(lengths) = lengths {
-        lengths.check(batch, time);
-    }
+    let [_, time, _] = inputs.dims();
+    Lengths::check_input(lengths, inputs.dims());
     let turn = |x: Tensor<3>| match (reverse, lengths) {
         (false, _) => x,
         (true, None) => x.flip([1]),
