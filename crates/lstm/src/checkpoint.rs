@@ -1,353 +1,145 @@
-//! Weights under PyTorch's names: reading what `nn.LSTM` and `nn.LSTMCell` save, and saving so that
-//! they read it.
+//! Weights under PyTorch's names, from Burn's modules and from Keras' arrays.
 
-use std::path::Path;
-
-use burn::module::Param;
-use burn::nn::DropoutConfig;
-use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
-use seq_core::checkpoint::{Checkpoint, CheckpointError, write_safetensors};
+use burn::nn;
+use burn::tensor::Tensor;
+use seq_core::recurrent::{
+    Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
+    RecurrentCell,
+};
 
 use crate::config::LstmConfig;
 use crate::layer::{Lstm, LstmCell};
 
-impl Lstm {
-    /// Reads the one `nn.LSTM` of a file, `.pt` or `.safetensors`, below whatever prefix it has
-    /// there. Tensors of other modules are left alone; for a file with several LSTMs, or an LSTM
-    /// with options that shapes cannot tell, see [`from_checkpoint`](Self::from_checkpoint) and
-    /// [`LstmConfig::init_from_checkpoint`].
-    ///
-    /// `options` is a `&Device`, or `(&device, dtype)` for a float type other than the device's
-    /// default.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, holds no LSTM or several, or the tensors do not make up one
-    /// `nn.LSTM`; every error names the file, and the tensor that is at fault. Either all weights
-    /// are loaded or none.
-    ///
-    /// ```
-    /// # #[cfg(feature = "ndarray")] {
-    /// use seq_lstm::{Lstm, LstmConfig};
-    ///
-    /// # let folder = tempfile::tempdir().unwrap();
-    /// # let file = folder.path().join("tagger.safetensors");
-    /// let device = seq_lstm::device();
-    /// let lstm = LstmConfig::new(8, 16).with_num_layers(2).with_bidirectional(true).init(&device);
-    /// lstm.save_pytorch(&file).unwrap();
-    ///
-    /// let same = Lstm::load_pytorch(&file, &device).unwrap();
-    /// assert_eq!(same.cells.len(), 4);
-    /// # }
-    /// ```
-    pub fn load_pytorch(
-        path: impl AsRef<Path>,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<Self, CheckpointError> {
-        let mut checkpoint = Checkpoint::read(path)?;
-        let prefix = checkpoint.find_prefix("weight_ih_l0")?;
-        Self::from_checkpoint(checkpoint.split_off(&prefix)?, options)
+/// Beside PyTorch's, the names are `peephole`, and for layer normalisation `norm_input`, `norm_hidden`,
+/// `norm_cell` and `norm_cell_bias`.
+impl PyTorchCell for LstmCell {
+    type Config = LstmConfig;
+
+    fn infer(names: &Names<'_>) -> LstmConfig {
+        LstmConfig::new(
+            names.size("weight_ih", 1),
+            (names.size("weight_ih", 0) / 4).max(1),
+        )
+        .with_num_layers(names.num_layers())
+        .with_bidirectional(names.is_bidirectional())
+        .with_bias(names.has("bias_"))
+        .with_d_projection(names.has("weight_hr").then(|| names.size("weight_hr", 0)))
+        .with_peephole(names.has("peephole"))
+        .with_layer_norm(names.has("norm_"))
     }
 
-    /// Takes an `nn.LSTM` from a checkpoint that holds nothing else, such as what
-    /// [`Checkpoint::split_off`] gives. Layers, directions, widths, biases and a projection are
-    /// told from the names and shapes; what they cannot tell is at its default.
-    ///
-    /// # Errors
-    ///
-    /// When a tensor is missing, left over, or of a wrong shape or element type.
-    ///
-    /// ```no_run
-    /// use seq_core::checkpoint::Checkpoint;
-    /// use seq_lstm::Lstm;
-    ///
-    /// let mut checkpoint = Checkpoint::read("translator.pt")?;
-    /// let device = seq_lstm::device();
-    /// let encoder = Lstm::from_checkpoint(checkpoint.split_off("encoder.rnn")?, &device)?;
-    /// let decoder = Lstm::from_checkpoint(checkpoint.split_off("decoder.rnn")?, &device)?;
-    /// # Ok::<(), seq_core::checkpoint::CheckpointError>(())
-    /// ```
-    pub fn from_checkpoint(
-        checkpoint: Checkpoint,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<Self, CheckpointError> {
-        infer(&checkpoint, "_l0").init_from_checkpoint(checkpoint, options)
-    }
-
-    /// Saves the weights to a safetensors file from which PyTorch loads an `nn.LSTM`:
-    /// `nn.LSTM(..).load_state_dict(safetensors.torch.load_file(path))`.
-    ///
-    /// What `nn.LSTM` does not have is saved under names of its own, at which PyTorch's strict
-    /// loading stops: `peephole_l0`, and `norm_input_l0`, `norm_hidden_l0`, `norm_cell_l0`,
-    /// `norm_cell_bias_l0` for the layer normalisations. Options without weights (clips,
-    /// activations, dropout, `reverse`) are not in the file: load such an LSTM with
-    /// [`LstmConfig::init_from_checkpoint`].
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be written; one that was there before is then as it was.
-    pub fn save_pytorch(&self, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
-        write_safetensors(path, self.state_dict())
-    }
-
-    /// The weights under the names that [`save_pytorch`](Self::save_pytorch) gives them, to be put
-    /// below a prefix and saved together with other modules by
-    /// [`write_safetensors`].
-    pub fn state_dict(&self) -> Vec<(String, TensorData)> {
-        let suffixes = suffixes(self.bidirectional);
-        self.cells
-            .iter()
-            .zip(suffixes)
-            .flat_map(|(cell, suffix)| cell.named_tensors(&suffix))
-            .collect()
+    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let mut all = self.weights.parameters();
+        let projection = self.weight_hr.as_mut().map(ParamMut::Matrix);
+        let peephole = self.peephole.as_mut().map(ParamMut::Vector);
+        all.extend(projection.map(|param| ("weight_hr", param)));
+        all.extend(peephole.map(|param| ("peephole", param)));
+        if let Some(norm) = &mut self.cell_norm {
+            all.push(("norm_cell", ParamMut::Vector(&mut norm.gamma)));
+            let bias = norm.beta.as_mut().map(ParamMut::Vector);
+            all.extend(bias.map(|bias| ("norm_cell_bias", bias)));
+        }
+        all
     }
 }
 
 impl LstmCell {
-    /// Reads the one `nn.LSTMCell` of a file, as [`Lstm::load_pytorch`] reads an `nn.LSTM`.
+    /// From the weights of a Keras `LSTM` layer, as `get_weights()` lists them: `kernel`
+    /// `[d_input, 4 * d_hidden]`, `recurrent_kernel` `[d_hidden, 4 * d_hidden]` and, with
+    /// `use_bias`, `bias` `[4 * d_hidden]`. Keras has the gates in the same order as PyTorch.
+    ///
+    /// Where the layer has other activations than Keras' defaults, or was made before Keras 2.3,
+    /// whose `recurrent_activation` was the hard sigmoid, set them on the cell.
     ///
     /// # Errors
     ///
-    /// As [`Lstm::load_pytorch`].
+    /// [`ConvertError::WrongShape`] when the arrays do not fit one another.
     ///
-    /// ```no_run
-    /// let device = seq_lstm::device();
-    /// let cell = seq_lstm::LstmCell::load_pytorch("controller.pt", &device)?;
-    /// # Ok::<(), seq_core::checkpoint::CheckpointError>(())
     /// ```
-    pub fn load_pytorch(
-        path: impl AsRef<Path>,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<Self, CheckpointError> {
-        let mut checkpoint = Checkpoint::read(path)?;
-        let prefix = checkpoint.find_prefix("weight_ih")?;
-        Self::from_checkpoint(checkpoint.split_off(&prefix)?, options)
+    /// # #[cfg(feature = "ndarray")] {
+    /// use burn::tensor::Tensor;
+    /// use seq_lstm::{Activation, Lstm, LstmCell};
+    ///
+    /// let device = seq_lstm::device();
+    /// let kernel = Tensor::<2>::ones([3, 8], &device);
+    /// let recurrent_kernel = Tensor::<2>::ones([2, 8], &device);
+    /// let mut cell = LstmCell::from_keras(kernel, recurrent_kernel, None).unwrap();
+    /// cell.gate_activation = Activation::HardSigmoid;
+    /// let lstm = Lstm::from(cell);
+    /// # }
+    /// ```
+    pub fn from_keras(
+        kernel: Tensor<2>,
+        recurrent_kernel: Tensor<2>,
+        bias: Option<Tensor<1>>,
+    ) -> Result<Self, ConvertError> {
+        let order = [0, 1, 2, 3];
+        let weights =
+            CellWeights::from_keras(&[4], &order, kernel, recurrent_kernel, bias, None)?;
+        Ok(Self::of(weights))
     }
 
-    /// Takes an `nn.LSTMCell` from a checkpoint that holds nothing else.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lstm::from_checkpoint`].
-    pub fn from_checkpoint(
-        checkpoint: Checkpoint,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<Self, CheckpointError> {
-        infer(&checkpoint, "").init_cell_from_checkpoint(checkpoint, options)
-    }
-
-    /// Saves the weights to a safetensors file from which PyTorch loads an `nn.LSTMCell`; the names
-    /// are those of [`Lstm::save_pytorch`] without `_l0`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Lstm::save_pytorch`].
-    pub fn save_pytorch(&self, path: impl AsRef<Path>) -> Result<(), CheckpointError> {
-        write_safetensors(path, self.state_dict())
-    }
-
-    /// The weights under the names that [`save_pytorch`](Self::save_pytorch) gives them.
-    pub fn state_dict(&self) -> Vec<(String, TensorData)> {
-        self.named_tensors("")
-    }
-
-    fn named_tensors(&self, suffix: &str) -> Vec<(String, TensorData)> {
-        let norm = self.norm.as_ref();
-        let matrices = [
-            ("weight_ih", Some(&self.weight_ih)),
-            ("weight_hh", Some(&self.weight_hh)),
-            ("weight_hr", self.weight_hr.as_ref()),
-        ];
-        let vectors = [
-            ("bias_ih", self.bias_ih.as_ref()),
-            ("bias_hh", self.bias_hh.as_ref()),
-            ("peephole", self.peephole.as_ref()),
-            ("norm_input", norm.map(|norm| &norm.input.gamma)),
-            ("norm_hidden", norm.map(|norm| &norm.hidden.gamma)),
-            ("norm_cell", norm.map(|norm| &norm.cell.gamma)),
-            (
-                "norm_cell_bias",
-                norm.and_then(|norm| norm.cell.beta.as_ref()),
-            ),
-        ];
-        let matrices = matrices
-            .into_iter()
-            .map(|(name, param)| (name, data(param)));
-        let vectors = vectors.into_iter().map(|(name, param)| (name, data(param)));
-        matrices
-            .chain(vectors)
-            .filter_map(|(name, data)| Some((format!("{name}{suffix}"), data?)))
-            .collect()
+    /// Everything beside the weights at its default.
+    fn of(weights: CellWeights) -> Self {
+        let config = LstmConfig::new(weights.d_input(), weights.d_hidden());
+        let cell = config.init_cell(&weights.weight_ih.device());
+        Self { weights, ..cell }
     }
 }
 
-impl LstmConfig {
-    /// Makes the layer with the weights of an `nn.LSTM`, from a checkpoint that holds nothing else.
-    ///
-    /// The configuration gives what a file cannot: activations, clips, dropout, `reverse`. Its
-    /// sizes must be those of the weights.
-    ///
-    /// # Errors
-    ///
-    /// When a tensor is missing, left over, or of a wrong shape or element type.
-    ///
-    /// # Panics
-    ///
-    /// As [`init`](Self::init).
-    ///
-    /// ```no_run
-    /// use seq_core::checkpoint::Checkpoint;
-    /// use seq_lstm::{Activation, LstmConfig};
-    ///
-    /// let config = LstmConfig::new(40, 128).with_gate_activation(Activation::HardSigmoid);
-    /// let lstm = config.init_from_checkpoint(Checkpoint::read("keyword.pt")?, &seq_lstm::device())?;
-    /// # Ok::<(), seq_core::checkpoint::CheckpointError>(())
-    /// ```
-    pub fn init_from_checkpoint(
-        &self,
-        mut checkpoint: Checkpoint,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<Lstm, CheckpointError> {
-        let options = options.into();
-        let directions = if self.bidirectional { 2 } else { 1 };
-        let cells = suffixes(self.bidirectional)
-            .take(self.num_layers.saturating_mul(directions))
-            .enumerate()
-            .map(|(row, suffix)| {
-                let d_input = match row / directions {
-                    0 => self.d_input,
-                    _ => directions * self.d_output(),
-                };
-                self.take_cell(d_input, &suffix, &mut checkpoint, &options)
-            })
-            .collect::<Result<_, _>>()?;
-        checkpoint.finish()?;
-        Ok(Lstm {
-            cells,
-            dropout: DropoutConfig::new(self.dropout).init(),
-            bidirectional: self.bidirectional,
-            reverse: self.reverse,
+/// Takes over weights, activations, `reverse`, and `clip` as [`cell_clip`](LstmConfig::cell_clip).
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use burn::nn::LstmConfig;
+/// use seq_lstm::{ConvertError, Lstm};
+///
+/// let device = seq_lstm::device();
+/// let lstm = Lstm::from_burn(LstmConfig::new(3, 4, true).init(&device)).unwrap();
+///
+/// let coupled = LstmConfig::new(3, 4, true).with_input_forget(true).init(&device);
+/// let error = Lstm::from_burn(coupled).unwrap_err();
+/// assert!(matches!(error, ConvertError::CoupledGates));
+/// # }
+/// ```
+impl FromBurn<nn::Lstm> for LstmCell {
+    fn from_burn(lstm: nn::Lstm) -> Result<Lstm, ConvertError> {
+        let reverse = lstm.reverse;
+        Ok(Recurrent {
+            reverse,
+            ..from_burn(lstm, "")?.into()
         })
     }
+}
 
-    /// Makes a single cell with the weights of an `nn.LSTMCell`, from a checkpoint that holds
-    /// nothing else.
-    ///
-    /// # Errors
-    ///
-    /// As [`init_from_checkpoint`](Self::init_from_checkpoint).
-    ///
-    /// # Panics
-    ///
-    /// As [`init`](Self::init).
-    pub fn init_cell_from_checkpoint(
-        &self,
-        mut checkpoint: Checkpoint,
-        options: impl Into<TensorCreationOptions>,
-    ) -> Result<LstmCell, CheckpointError> {
-        let cell = self.take_cell(self.d_input, "", &mut checkpoint, &options.into())?;
-        checkpoint.finish()?;
-        Ok(cell)
-    }
-
-    fn take_cell(
-        &self,
-        d_input: usize,
-        suffix: &str,
-        checkpoint: &mut Checkpoint,
-        options: &TensorCreationOptions,
-    ) -> Result<LstmCell, CheckpointError> {
-        let (hidden, output) = (self.d_hidden, self.d_output());
-        // Fresh weights are drawn only when they are looked at, and none is: all are replaced below.
-        let fresh = self.clone().with_orthogonal(false).with_forget_bias(None);
-        let mut cell = fresh.init_cell(&options.device);
-        let mut from = Source {
-            checkpoint,
-            suffix,
-            options,
-        };
-        cell.weight_ih = from.take("weight_ih", [4 * hidden, d_input])?;
-        cell.weight_hh = from.take("weight_hh", [4 * hidden, output])?;
-        if self.bias {
-            cell.bias_ih = Some(from.take("bias_ih", [4 * hidden])?);
-            cell.bias_hh = Some(from.take("bias_hh", [4 * hidden])?);
-        }
-        if cell.weight_hr.is_some() {
-            cell.weight_hr = Some(from.take("weight_hr", [output, hidden])?);
-        }
-        if self.peephole {
-            cell.peephole = Some(from.take("peephole", [3 * hidden])?);
-        }
-        if let Some(norm) = &mut cell.norm {
-            norm.input.gamma = from.take("norm_input", [4 * hidden])?;
-            norm.hidden.gamma = from.take("norm_hidden", [4 * hidden])?;
-            norm.cell.gamma = from.take("norm_cell", [hidden])?;
-            norm.cell.beta = Some(from.take("norm_cell_bias", [hidden])?);
-        }
-        Ok(cell)
+/// As the conversion of [`nn::Lstm`], for both directions.
+impl FromBurn<nn::BiLstm> for LstmCell {
+    fn from_burn(lstm: nn::BiLstm) -> Result<Lstm, ConvertError> {
+        let forward = from_burn(lstm.forward, "forward.")?;
+        let backward = from_burn(lstm.reverse, "reverse.")?;
+        let sizes = |cell: &LstmCell| [cell.d_input(), cell.d_hidden()];
+        let name = "reverse.input_gate.input_transform.weight";
+        ConvertError::unless_shape(name, sizes(&backward), sizes(&forward))?;
+        Ok([forward, backward].into())
     }
 }
 
-/// Where the tensors of one cell come from.
-struct Source<'a> {
-    checkpoint: &'a mut Checkpoint,
-    suffix: &'a str,
-    options: &'a TensorCreationOptions,
-}
-
-impl Source<'_> {
-    fn take<const D: usize>(
-        &mut self,
-        name: &str,
-        shape: [usize; D],
-    ) -> Result<Param<Tensor<D>>, CheckpointError> {
-        let name = format!("{name}{}", self.suffix);
-        let tensor = self.checkpoint.take(&name, shape, self.options.clone())?;
-        Ok(Param::from_tensor(tensor))
-    }
-}
-
-/// What names and shapes tell. A checkpoint that makes no sense gives a configuration that it does
-/// not fit, so that loading says what is wrong.
-fn infer(checkpoint: &Checkpoint, first: &str) -> LstmConfig {
-    let size = |name: &str, axis: usize| {
-        let shape = checkpoint.shape(&format!("{name}{first}"));
-        shape
-            .and_then(|shape| shape.get(axis).copied())
-            .unwrap_or(0)
-            .max(1)
+fn from_burn(lstm: nn::Lstm, prefix: &str) -> Result<LstmCell, ConvertError> {
+    let forget_gate = match lstm.forget_gate {
+        Some(gate) if !lstm.input_forget => gate,
+        _ => return Err(ConvertError::CoupledGates),
     };
-    let has = |name: &str| checkpoint.names().any(|full| full.starts_with(name));
-    let layers = checkpoint.names().filter_map(|name| {
-        let (_, layer) = name
-            .strip_suffix("_reverse")
-            .unwrap_or(name)
-            .rsplit_once("_l")?;
-        layer.parse::<usize>().ok()
-    });
-    LstmConfig::new(size("weight_ih", 1), (size("weight_ih", 0) / 4).max(1))
-        .with_num_layers(layers.max().unwrap_or(0).saturating_add(1))
-        .with_bidirectional(checkpoint.names().any(|name| name.ends_with("_reverse")))
-        .with_bias(has("bias_"))
-        .with_d_projection(has("weight_hr").then(|| size("weight_hr", 0)))
-        .with_peephole(has("peephole"))
-        .with_layer_norm(has("norm_"))
-}
-
-/// What PyTorch appends to the names of layer 0 forward, layer 0 backward, layer 1 forward, ...
-fn suffixes(bidirectional: bool) -> impl Iterator<Item = String> {
-    let directions: &[&str] = if bidirectional {
-        &["", "_reverse"]
-    } else {
-        &[""]
-    };
-    (0..).flat_map(move |layer: usize| {
-        directions
-            .iter()
-            .map(move |direction| format!("_l{layer}{direction}"))
+    let gates = [
+        ("input_gate", lstm.input_gate),
+        ("forget_gate", forget_gate),
+        ("cell_gate", lstm.cell_gate),
+        ("output_gate", lstm.output_gate),
+    ];
+    Ok(LstmCell {
+        cell_clip: lstm.clip,
+        gate_activation: Activation::from_burn("gate_activation", lstm.gate_activation)?,
+        cell_activation: Activation::from_burn("cell_activation", lstm.cell_activation)?,
+        hidden_activation: Activation::from_burn("hidden_activation", lstm.hidden_activation)?,
+        ..LstmCell::of(CellWeights::from_burn(&[4], &gates, prefix)?)
     })
-}
-
-fn data<const D: usize>(param: Option<&Param<Tensor<D>>>) -> Option<TensorData> {
-    Some(param?.val().into_data())
 }

@@ -3,9 +3,11 @@ use burn::module::Param;
 use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
 use burn::tensor::{Device, Tensor, s};
 use seq_core::ConfigError;
-use seq_core::recurrent::{Activation, PackedWeights};
+use seq_core::recurrent::{
+    Activation, LayerOptions, RecurrentConfig, RecurrentInit, WeightsConfig,
+};
 
-use crate::layer::{Lstm, LstmCell, LstmNorm};
+use crate::layer::{Lstm, LstmCell};
 
 /// Configuration of an [`Lstm`], made with [`init`](LstmConfig::init).
 ///
@@ -132,25 +134,9 @@ impl LstmConfig {
     ///
     /// # Panics
     ///
-    /// When the options do not pass [`validate`](Self::validate).
+    /// When the options do not pass [`validate`](RecurrentConfig::validate).
     pub fn init(&self, device: &Device) -> Lstm {
-        self.check();
-        let directions = if self.bidirectional { 2 } else { 1 };
-        let cells = (0..self.num_layers * directions)
-            .map(|row| {
-                let d_input = match row / directions {
-                    0 => self.d_input,
-                    _ => directions * self.d_output(),
-                };
-                self.init_cell_of(d_input, device)
-            })
-            .collect();
-        Lstm {
-            cells,
-            dropout: DropoutConfig::new(self.dropout).init(),
-            bidirectional: self.bidirectional,
-            reverse: self.reverse,
-        }
+        RecurrentConfig::init(self, device)
     }
 
     /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
@@ -160,68 +146,64 @@ impl LstmConfig {
     ///
     /// As [`init`](Self::init).
     pub fn init_cell(&self, device: &Device) -> LstmCell {
-        self.check();
-        self.init_cell_of(self.d_input, device)
+        RecurrentConfig::init_cell(self, device)
     }
 
     /// The width of the hidden state.
-    pub(crate) fn d_output(&self) -> usize {
+    fn d_output(&self) -> usize {
         self.d_projection.unwrap_or(self.d_hidden)
     }
+}
 
-    fn init_cell_of(&self, d_input: usize, device: &Device) -> LstmCell {
+impl RecurrentConfig for LstmConfig {
+    type Cell = LstmCell;
+
+    fn options(&self) -> LayerOptions {
+        LayerOptions {
+            d_input: self.d_input,
+            d_between: self.d_output(),
+            num_layers: self.num_layers,
+            bidirectional: self.bidirectional,
+            reverse: self.reverse,
+            dropout: self.dropout,
+        }
+    }
+
+    fn fresh_cell(&self, d_input: usize, _: bool, device: &Device) -> LstmCell {
         let (hidden, output) = (self.d_hidden, self.d_output());
-        let bound = 1.0 / (hidden as f64).sqrt();
-        let initializer = self.initializer.clone();
-        let initializer = initializer.unwrap_or(Initializer::Uniform {
-            min: -bound,
-            max: bound,
-        });
-        let matrix = |rows: usize, columns: usize| -> Param<Tensor<2>> {
-            initializer.init_with([rows, columns], Some(columns), Some(rows), device)
+        let config = WeightsConfig {
+            d_output: output,
+            bias: self.bias,
+            layer_norm: self.layer_norm,
+            initializer: self.initializer.as_ref(),
+            recurrent: match self.orthogonal {
+                true => RecurrentInit::Orthogonal,
+                false => RecurrentInit::LikeInput,
+            },
+            hidden_dropout: self.recurrent_dropout.hidden,
+            ..WeightsConfig::new(&[4], d_input, hidden)
         };
-        let vector = |size: usize| -> Param<Tensor<1>> {
-            initializer.init_with([size], Some(output), Some(size), device)
-        };
-        let weight_hh = match self.orthogonal {
-            false => matrix(4 * hidden, output),
-            true => {
-                let gate = || Initializer::Orthogonal { gain: 1.0 }.init([hidden, output], device);
-                let gates = (0..4).map(|_| gate().into_value()).collect();
-                Param::from_tensor(Tensor::cat(gates, 0).detach())
-            }
-        };
-        let bias = |begin: Option<f64>| {
-            self.bias.then(|| match begin {
-                None => vector(4 * hidden),
-                Some(value) => {
-                    let bias = vector(4 * hidden).into_value();
-                    let forget = Tensor::full([hidden], value, (&bias.device(), bias.dtype()));
-                    let bias = bias.slice_assign(s![hidden..2 * hidden], forget);
-                    Param::from_tensor(bias.detach())
-                }
-            })
-        };
+        let mut weights = config.init(device);
+        if let Some(value) = self.forget_bias {
+            let begin = |bias: Param<Tensor<1>>, value: f64| {
+                let bias = bias.into_value();
+                let forget = Tensor::full([hidden], value, (&bias.device(), bias.dtype()));
+                let bias = bias.slice_assign(s![hidden..2 * hidden], forget);
+                Param::from_tensor(bias.detach())
+            };
+            weights.bias_ih = weights.bias_ih.map(|bias| begin(bias, value));
+            weights.bias_hh = weights.bias_hh.map(|bias| begin(bias, 0.0));
+        }
         LstmCell {
-            weight_ih: matrix(4 * hidden, d_input),
-            weight_hh,
-            bias_ih: bias(self.forget_bias),
-            bias_hh: bias(self.forget_bias.map(|_| 0.0)),
+            weights,
             weight_hr: self
                 .d_projection
-                .map(|projection| matrix(projection, hidden)),
-            peephole: self.peephole.then(|| vector(3 * hidden)),
-            norm: self.layer_norm.then(|| LstmNorm {
-                input: LayerNormConfig::new(4 * hidden)
-                    .with_bias(false)
-                    .init(device),
-                hidden: LayerNormConfig::new(4 * hidden)
-                    .with_bias(false)
-                    .init(device),
-                cell: LayerNormConfig::new(hidden).init(device),
-            }),
+                .map(|projection| config.matrix(projection, hidden, device)),
+            peephole: self.peephole.then(|| config.vector(3 * hidden, device)),
+            cell_norm: self
+                .layer_norm
+                .then(|| LayerNormConfig::new(hidden).init(device)),
             gates_dropout: DropoutConfig::new(self.recurrent_dropout.gates).init(),
-            hidden_dropout: DropoutConfig::new(self.recurrent_dropout.hidden).init(),
             cell_dropout: DropoutConfig::new(self.recurrent_dropout.cell).init(),
             zoneout: self.zoneout,
             clip: self.clip,
@@ -229,61 +211,28 @@ impl LstmConfig {
             gate_activation: self.gate_activation,
             cell_activation: self.cell_activation,
             hidden_activation: self.hidden_activation,
-            packed: PackedWeights::default(),
         }
     }
 
-    fn check(&self) {
-        if let Err(error) = self.validate() {
-            panic!("{error}");
-        }
-    }
-
-    /// Checks the options, as a configuration that was read from a file may hold anything.
-    ///
-    /// # Errors
-    ///
-    /// When a size is zero, a probability is not in `[0, 1)`, a clip is not positive, or both
-    /// `bidirectional` and `reverse` are set.
-    ///
     /// ```
-    /// use seq_lstm::LstmConfig;
+    /// use seq_lstm::{LstmConfig, RecurrentConfig};
     ///
     /// let error = LstmConfig::new(8, 0).validate().unwrap_err();
     /// assert_eq!(error.to_string(), "d_hidden must be at least 1, is 0");
     /// ```
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let sizes = [
-            ("d_input", Some(self.d_input)),
-            ("d_hidden", Some(self.d_hidden)),
-            ("num_layers", Some(self.num_layers)),
-            ("d_projection", self.d_projection),
-        ];
-        for (option, size) in sizes {
-            ConfigError::unless(size != Some(0), option, "at least 1", 0)?;
-        }
-        for (option, clip) in [("clip", self.clip), ("cell_clip", self.cell_clip)] {
-            if let Some(clip) = clip {
-                ConfigError::unless(clip > 0.0, option, "positive", clip)?;
-            }
-        }
-        let probabilities = [
-            ("dropout", self.dropout),
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.options().validate()?;
+        ConfigError::sizes([
+            ("d_hidden", self.d_hidden),
+            ("d_projection", self.d_output()),
+        ])?;
+        ConfigError::bounds([("clip", self.clip), ("cell_clip", self.cell_clip)])?;
+        ConfigError::probabilities([
             ("recurrent_dropout.gates", self.recurrent_dropout.gates),
             ("recurrent_dropout.hidden", self.recurrent_dropout.hidden),
             ("recurrent_dropout.cell", self.recurrent_dropout.cell),
             ("zoneout.hidden", self.zoneout.hidden),
             ("zoneout.cell", self.zoneout.cell),
-        ];
-        for (option, probability) in probabilities {
-            let fits = (0.0..1.0).contains(&probability);
-            ConfigError::unless(fits, option, "in [0, 1)", probability)?;
-        }
-        ConfigError::unless(
-            !(self.bidirectional && self.reverse),
-            "reverse",
-            "off, as a bidirectional LSTM already reads in reverse",
-            true,
-        )
+        ])
     }
 }

@@ -4,15 +4,15 @@
 
 mod checkpoint;
 mod config;
-mod convert;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod cpu;
 mod layer;
 mod ops;
 
 pub use config::{LstmConfig, RecurrentDropout, Zoneout};
-pub use convert::ConvertError;
-pub use layer::{Lstm, LstmCell, LstmCellState, LstmNorm, LstmState};
+pub use layer::{Lstm, LstmCell, LstmCellState, LstmState};
 pub use seq_core::checkpoint::{Checkpoint, CheckpointError};
-pub use seq_core::recurrent::{Activation, RecurrentCell};
+pub use seq_core::recurrent::{
+    Activation, CellWeights, ConvertError, FromBurn, PyTorchCell, RecurrentCell, RecurrentConfig,
+};
 pub use seq_core::{Bidirectional, ConfigError, Lengths, SequenceLayer, SequenceState, device};

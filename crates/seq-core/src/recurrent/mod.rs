@@ -7,22 +7,34 @@
 mod activation;
 #[cfg(feature = "cpu-kernels")]
 mod cell;
+mod config;
+mod convert;
 #[cfg(feature = "cpu-kernels")]
 mod cpu;
 #[cfg(feature = "cpu-kernels")]
 mod gradient;
+mod layer;
 #[cfg(feature = "cpu-kernels")]
 #[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 mod ops;
 mod packed;
+mod pytorch;
 mod recurrence;
 mod reference;
-mod stack;
+mod state;
+mod weights;
 
 pub use activation::Activation;
 #[cfg(feature = "cpu-kernels")]
 pub use cell::{Backward, Cell, Forward, State, Taken};
+pub use config::{LayerOptions, RecurrentConfig};
+pub use convert::{BurnGate, ConvertError, FromBurn};
+pub use layer::{Fused, Recurrent, RecurrentCell};
 pub use packed::PackedWeights;
+pub use pytorch::{Names, ParamMut, PyTorchCell};
 pub use recurrence::Recurrence;
 pub use reference::unroll;
-pub use stack::{RecurrentCell, Stack};
+pub use state::{CellState, HiddenState, MemoryState, RecurrentState};
+pub use weights::{
+    CellWeights, ProductNorm, RecurrentInit, RecurrentProduct, WeightsConfig, zoneout,
+};
