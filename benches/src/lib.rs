@@ -1,14 +1,15 @@
 //! The workloads that the benchmarks of this workspace time, each beside Burn's own module with the
 //! same weights.
 //!
-//! An architecture is one file with a `cases` function and one line in [`ARCHITECTURES`]. The program
-//! `bench` and the criterion benches run what they find there.
+//! The recurrent architectures share their workloads; each has one file for what differs and one line
+//! in [`ARCHITECTURES`]. The program `bench` and the criterion benches run what they find there.
 
 #![forbid(unsafe_code)]
 
 mod agreement;
 mod lstm;
 mod measure;
+mod recurrent;
 mod report;
 
 pub use agreement::{Agreement, Disagreement, TOLERANCE};
@@ -16,9 +17,11 @@ pub use measure::{Sample, Timer, gemm_peak};
 pub use report::{Line, Row, linearity, print_table};
 
 use burn::tensor::Device;
+use recurrent::Compared;
+use seq_lstm::LstmCell;
 
 /// What is known to the benchmarks: a name and the workloads, quick ones or all.
-pub const ARCHITECTURES: [(&str, Cases); 1] = [("lstm", lstm::cases)];
+pub const ARCHITECTURES: [(&str, Cases); 1] = [(LstmCell::NAME, recurrent::cases::<LstmCell>)];
 
 /// Lists the workloads of an architecture.
 pub type Cases = fn(Profile) -> Vec<Case>;
@@ -58,6 +61,9 @@ pub trait Workload {
 
     /// One run of Burn's module. Returns when the device has finished.
     fn burn_nn(&self);
+
+    /// How many parameters this workspace's layer has.
+    fn num_params(&self) -> usize;
 
     /// Runs both and compares all that they compute, gradients included.
     ///

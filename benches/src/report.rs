@@ -8,6 +8,8 @@ pub struct Row {
     pub workload: String,
     /// The backend's name.
     pub backend: &'static str,
+    /// How many parameters the layer has.
+    pub num_params: usize,
     /// Operations in one run.
     pub flops: f64,
     /// Into how many steps the times below divide a run.
@@ -58,17 +60,23 @@ impl Row {
             .filter(|_| matches!(self.agreement, Some(Ok(_))))
     }
 
+    /// Whether Burn computes something else.
+    fn is_wrong(&self) -> bool {
+        matches!(self.agreement, Some(Err(_)))
+    }
+
     fn gflops(&self) -> f64 {
         self.flops / (self.ours.median * self.steps as f64) / 1e6
     }
 
-    fn cells(&self, peak: f64) -> [String; 9] {
+    fn cells(&self, peak: f64) -> [String; 10] {
         let on_cpu = ["ndarray", "flex"].contains(&self.backend);
         let none = || "-".to_owned();
-        let wrong = matches!(self.agreement, Some(Err(_)));
+        let wrong = self.is_wrong();
         [
             self.workload.clone(),
             self.backend.to_owned(),
+            self.num_params.to_string(),
             milliseconds(self.ours.median),
             format!(
                 "{} .. {}",
@@ -111,9 +119,10 @@ fn milliseconds(ms: f64) -> String {
 
 /// Prints the rows as a table; `peak` is that of [`gemm_peak`](crate::gemm_peak).
 pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
-    const HEAD: [&str; 9] = [
+    const HEAD: [&str; 10] = [
         "workload",
         "backend",
+        "weights",
         "ours ms",
         "min .. max",
         "burn-nn ms",
@@ -146,6 +155,7 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
     }
     println!(
         "\n{threads} threads, f32. Matrix products of the gemm crate reach {peak:.0} GFLOP/s: the peak.\n\
+         `weights` counts the parameters of the layer, biases included.\n\
          Times are medians; those of a step workload are for one step. `error` is the largest difference from\n\
          burn-nn in outputs, states and, in training, gradients, relative to the largest value; at most {TOLERANCE:.0e}."
     );
@@ -157,7 +167,7 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
             );
         }
     }
-    for line in linearity(rows) {
+    for line in linearity(rows).into_iter().chain(gru_beside_lstm(rows)) {
         println!("{line}");
     }
 }
@@ -192,6 +202,27 @@ pub fn linearity(rows: &[Row]) -> Vec<String> {
     chunks.filter_map(growth).collect()
 }
 
+/// For each training workload of the GRU that was run for the LSTM too: its weights and its time, as
+/// parts of the LSTM's.
+fn gru_beside_lstm(rows: &[Row]) -> Vec<String> {
+    let training = |row: &Row, prefix: &str| {
+        let name = row.workload.strip_prefix(prefix)?;
+        (name.starts_with("train/") && !row.is_wrong()).then(|| (name.to_owned(), row.backend))
+    };
+    let line = |gru: &Row| {
+        let workload = training(gru, "gru_")?;
+        let is_same = |row: &&Row| training(row, "lstm_").as_ref() == Some(&workload);
+        let lstm = rows.iter().find(is_same)?;
+        let (name, backend) = &workload;
+        Some(format!(
+            "GRU beside LSTM, {name} on {backend}: {:.2} of the weights, {:.2} of the time.",
+            gru.num_params as f64 / lstm.num_params as f64,
+            gru.ours.median / lstm.ours.median
+        ))
+    };
+    rows.iter().filter_map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +237,7 @@ mod tests {
         Row {
             workload: "lstm_infer/B1".to_owned(),
             backend: "ndarray",
+            num_params: 400,
             flops: 4e6,
             steps: 1,
             scaling: false,
@@ -218,10 +250,10 @@ mod tests {
     #[test]
     fn a_ratio_is_given_only_where_both_compute_the_same() {
         let right = row(Ok(Agreement { error: 1e-6 }));
-        assert_eq!(right.cells(4.0)[5..8], ["2.50x", "2.0", "50 %"]);
+        assert_eq!(right.cells(4.0)[6..9], ["2.50x", "2.0", "50 %"]);
         assert_eq!(right.lines(2).len(), 2);
         let wrong = row(Err("another output".to_owned()));
-        assert_eq!(wrong.cells(4.0)[5..8], ["WRONG", "-", "-"]);
+        assert_eq!(wrong.cells(4.0)[6..9], ["WRONG", "-", "-"]);
         assert_eq!(wrong.lines(2).len(), 1);
     }
 
@@ -240,5 +272,31 @@ mod tests {
             lines[0]
         );
         assert!(linearity(&[row(Ok(Agreement::default()))]).is_empty());
+    }
+
+    #[test]
+    fn the_gru_is_told_beside_the_lstm_of_its_size_and_backend() {
+        let at = |workload: &str, backend, num_params, median| {
+            let mut row = row(Ok(Agreement::default()));
+            (row.workload, row.backend) = (workload.to_owned(), backend);
+            (row.num_params, row.ours.median) = (num_params, median);
+            row
+        };
+        let mut rows = vec![
+            at("lstm_train/B1_T8", "ndarray", 400, 10.0),
+            at("lstm_train/B1_T9", "ndarray", 400, 1.0),
+            at("lstm_train/B1_T8", "flex", 400, 4.0),
+            at("lstm_infer/B1_T8", "ndarray", 400, 8.0),
+            at("gru_infer/B1_T8", "ndarray", 300, 1.0),
+            at("gru_train/B1_T8", "ndarray", 300, 7.8),
+            at("gru_train/B1_T8", "flex", 300, 5.0),
+            at("gru_train/B2_T8", "flex", 300, 5.0),
+        ];
+        let ndarray =
+            "GRU beside LSTM, train/B1_T8 on ndarray: 0.75 of the weights, 0.78 of the time.";
+        let flex = "GRU beside LSTM, train/B1_T8 on flex: 0.75 of the weights, 1.25 of the time.";
+        assert_eq!(gru_beside_lstm(&rows), [ndarray, flex]);
+        rows[0].agreement = Some(Err("another output".to_owned()));
+        assert_eq!(gru_beside_lstm(&rows), [flex]);
     }
 }

@@ -14,45 +14,49 @@ import statistics
 import time
 
 STEPS = 500  # of a stream in one call
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
-def torch_lstm(kind, size, threads):
+def torch(architecture, kind, size, threads):
     import torch
 
     torch.set_num_threads(threads)
     batch, steps, width, hidden, layers = size
     x = torch.randn(batch, steps, width)
     if kind == "step":
-        cell = torch.nn.LSTMCell(width, hidden).eval()
+        cell = getattr(torch.nn, f"{architecture.upper()}Cell")(width, hidden).eval()
+        zeros = torch.zeros(batch, hidden)
+        begin = (zeros, zeros) if architecture == "lstm" else zeros
 
         @torch.inference_mode()
         def stream():
-            state = (torch.zeros(batch, hidden), torch.zeros(batch, hidden))
+            state = begin
             for _ in range(STEPS):
                 state = cell(x[:, 0], state)
 
         return stream
-    lstm = torch.nn.LSTM(width, hidden, layers, batch_first=True)
+    layer = getattr(torch.nn, architecture.upper())(width, hidden, layers, batch_first=True)
 
     @torch.inference_mode()
     def infer():
-        lstm(x)
+        layer(x)
 
     def train():
-        lstm.zero_grad(set_to_none=True)
-        lstm(x)[0].sum().backward()
+        layer.zero_grad(set_to_none=True)
+        layer(x)[0].sum().backward()
 
     return train if kind == "train" else infer
 
 
-def onnx_lstm(kind, size, compile_model):
-    """An ONNX model of the LSTM, run by what `compile_model` makes of it."""
+def onnx(architecture, kind, size, compile_model):
+    """An ONNX model of the layer, run by what `compile_model` makes of it."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     if kind == "train":
         return None
     batch, steps, width, hidden, layers = size
+    rows = GATES[architecture] * hidden
     random = np.random.default_rng(0)
 
     def array(*shape):
@@ -65,39 +69,41 @@ def onnx_lstm(kind, size, compile_model):
     weights = [numpy_helper.from_array(np.array([1], np.int64), "axis")]
     states, ends = [], [""]
     if kind == "step":
-        shape = [1, batch, hidden]
-        inputs += [value("h", shape), value("c", shape)]
-        outputs += [value("h_n", shape), value("c_n", shape)]
-        states, ends = ["", "h", "c"], ["", "h_n", "c_n"]
+        names = ["h", "c"] if architecture == "lstm" else ["h"]
+        states, ends = ["", *names], ["", *(f"{name}_n" for name in names)]
+        inputs += [value(name, [1, batch, hidden]) for name in states[1:]]
+        outputs += [value(name, [1, batch, hidden]) for name in ends[1:]]
+    # The reset gate acts on the product, as in the other libraries.
+    options = {"linear_before_reset": 1} if architecture == "gru" else {}
     x = "x"
     for layer in range(layers):
         below = hidden if layer else width
-        shapes = {"W": (4 * hidden, below), "R": (4 * hidden, hidden), "B": (8 * hidden,)}
+        shapes = {"W": (rows, below), "R": (rows, hidden), "B": (2 * rows,)}
         for name, shape in shapes.items():
             weights.append(numpy_helper.from_array(array(1, *shape), f"{name}{layer}"))
-        names = [f"{name}{layer}" for name in shapes]
+        names = [x, *(f"{name}{layer}" for name in shapes), *states]
         results = ends if kind == "step" else [f"Y{layer}"]
-        nodes.append(helper.make_node("LSTM", [x, *names, *states], results, hidden_size=hidden))
+        nodes.append(helper.make_node(architecture.upper(), names, results, hidden_size=hidden, **options))
         if kind == "infer":
             x = f"y{layer}"
             nodes.append(helper.make_node("Squeeze", [f"Y{layer}", "axis"], [x]))
     if kind == "infer":
         outputs = [value(x, [steps, batch, hidden])]
-    graph = helper.make_graph(nodes, "lstm", inputs, outputs, weights)
+    graph = helper.make_graph(nodes, architecture, inputs, outputs, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
     model.ir_version = 10
     run = compile_model(model.SerializeToString())
     data = array(steps, batch, width)
 
     def stream():
-        h = c = np.zeros((1, batch, hidden), np.float32)
+        state = [np.zeros((1, batch, hidden), np.float32) for _ in states[1:]]
         for _ in range(STEPS):
-            h, c = (np.array(state) for state in run({"x": data, "h": h, "c": c}))
+            state = [np.array(part) for part in run({"x": data, **dict(zip(states[1:], state))})]
 
     return stream if kind == "step" else lambda: run({"x": data})
 
 
-def onnxruntime_lstm(kind, size, threads):
+def onnxruntime(architecture, kind, size, threads):
     import onnxruntime
 
     def compile_model(model):
@@ -107,10 +113,10 @@ def onnxruntime_lstm(kind, size, threads):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return lambda inputs: session.run(None, inputs)
 
-    return onnx_lstm(kind, size, compile_model)
+    return onnx(architecture, kind, size, compile_model)
 
 
-def openvino_lstm(kind, size, threads):
+def openvino(architecture, kind, size, threads):
     import openvino
 
     def compile_model(model):
@@ -130,10 +136,10 @@ def openvino_lstm(kind, size, threads):
 
         return run
 
-    return onnx_lstm(kind, size, compile_model)
+    return onnx(architecture, kind, size, compile_model)
 
 
-def jax_lstm(kind, size, threads):
+def jax(architecture, kind, size, threads):
     if threads == 1:  # JAX takes every core that it may use
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         if hasattr(os, "sched_setaffinity"):
@@ -145,36 +151,54 @@ def jax_lstm(kind, size, threads):
 
     jax.config.update("jax_platforms", "cpu")
     batch, steps, width, hidden, layers = size
+    rows = GATES[architecture] * hidden
 
     def array(*shape):
         return jnp.asarray(np.random.randn(*shape).astype(np.float32) * 0.05)
 
+    # One bias would do, but for the GRU, whose reset gate acts on the second.
+    biases = 2 if architecture == "gru" else 1
     parameters = [
-        (array(hidden if layer else width, 4 * hidden), array(hidden, 4 * hidden), array(4 * hidden))
+        (array(hidden if layer else width, rows), array(hidden, rows), *(array(rows) for _ in range(biases)))
         for layer in range(layers)
     ]
     x = array(steps, batch, width)
-    zeros = (jnp.zeros((batch, hidden)), jnp.zeros((batch, hidden)))
+    zeros = jnp.zeros((batch, hidden))
 
-    def cell(weight_hh, state, gates):
+    def lstm(state, gates, weight_hh):
         i, f, g, o = jnp.split(gates + state[0] @ weight_hh, 4, -1)
         c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return (h, c), h
+        return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+    def gru(state, gates, weight_hh, bias_hh):
+        r, z, n = jnp.split(gates, 3, -1)
+        r_h, z_h, n_h = jnp.split(state[0] @ weight_hh + bias_hh, 3, -1)
+        z = jax.nn.sigmoid(z + z_h)
+        n = jnp.tanh(n + jax.nn.sigmoid(r + r_h) * n_h)
+        return ((1 - z) * n + z * state[0],)
+
+    def rnn(state, gates, weight_hh):
+        return (jnp.tanh(gates + state[0] @ weight_hh),)
+
+    cell = {"lstm": lstm, "gru": gru, "rnn": rnn}[architecture]
+    begin = (zeros, zeros) if architecture == "lstm" else (zeros,)
 
     def forward(parameters, y):
-        for weight_ih, weight_hh, bias in parameters:
-            gates = y @ weight_ih + bias
-            y = lax.scan(lambda state, gates: cell(weight_hh, state, gates), zeros, gates, unroll=4)[1]
+        for weight_ih, weight_hh, bias, *more in parameters:
+            def step(state, gates):
+                state = cell(state, gates, weight_hh, *more)
+                return state, state[0]
+
+            y = lax.scan(step, begin, y @ weight_ih + bias, unroll=4)[1]
         return y
 
     if kind == "step":
-        weight_ih, weight_hh, bias = parameters[0]
-        step = jax.jit(lambda x, state: cell(weight_hh, state, x @ weight_ih + bias)[0])
+        weight_ih, weight_hh, bias, *more = parameters[0]
+        step = jax.jit(lambda x, state: cell(state, x @ weight_ih + bias, weight_hh, *more))
         first = x[0]
 
         def stream():
-            state = zeros
+            state = begin
             for _ in range(STEPS):
                 state = step(first, state)
             jax.block_until_ready(state)
@@ -185,14 +209,9 @@ def jax_lstm(kind, size, threads):
     return lambda: jax.block_until_ready(run(parameters, x))
 
 
-# A library and, for each architecture, a function of (kind, size, threads) that makes the operation,
-# or None where the library has none.
-PEERS = {
-    "torch": {"lstm": torch_lstm},
-    "onnxruntime": {"lstm": onnxruntime_lstm},
-    "openvino": {"lstm": openvino_lstm},
-    "jax": {"lstm": jax_lstm},
-}
+# Functions of (architecture, kind, size, threads) that make the operation, or None where the library
+# has none.
+PEERS = {"torch": torch, "onnxruntime": onnxruntime, "openvino": openvino, "jax": jax}
 
 
 def measure(operation, seconds):
@@ -221,8 +240,7 @@ def main():
         size = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", sizes)}
         hidden = size["H"]
         size = (size["B"], size.get("T", 1), size.get("I", hidden), hidden, size.get("L", 1))
-        make = PEERS[args.peer].get(architecture)
-        operation = make and make(kind, size, args.threads)
+        operation = architecture in GATES and PEERS[args.peer](architecture, kind, size, args.threads)
         if not operation:
             continue
         per = STEPS if kind == "step" else 1

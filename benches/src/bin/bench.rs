@@ -169,18 +169,20 @@ fn measure(
         }
         bar.inc(1);
     }
-    let row =
-        |(backend, _, agreement, ours, burn_nn): (BackendName, _, _, Timer, Option<Timer>)| Row {
+    sides
+        .into_iter()
+        .map(|(backend, workload, agreement, ours, burn_nn)| Row {
             workload: case.name.clone(),
             backend: backend.name(),
+            num_params: workload.num_params(),
             flops: case.flops,
             steps: case.steps,
             scaling: case.scaling,
             ours: ours.sample(case.steps),
             burn_nn: burn_nn.map(|timer| timer.sample(case.steps)),
             agreement,
-        };
-    sides.into_iter().map(row).collect()
+        })
+        .collect()
 }
 
 fn write_lines(path: &PathBuf, rows: &[Row], threads: usize) -> Result<(), Box<dyn Error>> {

@@ -74,8 +74,7 @@ impl LstmCell {
         bias: Option<Tensor<1>>,
     ) -> Result<Self, ConvertError> {
         let order = [0, 1, 2, 3];
-        let weights =
-            CellWeights::from_keras(&[4], &order, kernel, recurrent_kernel, bias, None)?;
+        let weights = CellWeights::from_keras(&[4], &order, kernel, recurrent_kernel, bias, None)?;
         Ok(Self::of(weights))
     }
 

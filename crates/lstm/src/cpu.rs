@@ -1,25 +1,21 @@
 //! The pointwise mathematics of the cell in SIMD registers.
 
 use seq_core::cpu::{Real, Simd};
-use seq_core::recurrent::{Activation, Backward, Cell, Forward, State, Taken};
+use seq_core::recurrent::{
+    Activation, Backward, Cell, Forward, State, Taken, clip_gradient, clip_lanes,
+};
 
 use crate::ops::LstmKernel;
 
 impl LstmKernel {
     #[inline(always)]
     fn activate<R: Real, S: Simd>(&self, s: S, activation: Activation, sum: R::V<S>) -> R::V<S> {
-        activation.lanes::<R, S>(s, clamp::<R, S>(s, sum, self.clip))
+        activation.lanes_of_clipped::<R, S>(s, sum, self.clip)
     }
 
-    /// The derivative of `activate` where its value is `y`: zero where the sum was clipped.
     #[inline(always)]
     fn slope<R: Real, S: Simd>(&self, s: S, activation: Activation, y: R::V<S>) -> R::V<S> {
-        let slope = activation.slope::<R, S>(s, y);
-        let Some(clip) = self.clip else { return slope };
-        let zero = R::splat(s, R::ZERO);
-        let bound = |sign: f64| activation.lanes::<R, S>(s, R::splat(s, R::from_f64(sign * clip)));
-        let slope = R::select_lt(s, y, bound(1.0), slope, zero);
-        R::select_lt(s, bound(-1.0), y, slope, zero)
+        activation.slope_of_clipped::<R, S>(s, y, self.clip)
     }
 
     #[inline(always)]
@@ -30,17 +26,6 @@ impl LstmKernel {
             sum
         }
     }
-}
-
-/// NaN stays NaN, as the bounds are the first operands.
-#[inline(always)]
-fn clamp<R: Real, S: Simd>(s: S, x: R::V<S>, bound: Option<f64>) -> R::V<S> {
-    let Some(bound) = bound else { return x };
-    let (low, high) = (
-        R::splat(s, R::from_f64(-bound)),
-        R::splat(s, R::from_f64(bound)),
-    );
-    R::min(s, high, R::max(s, low, x))
 }
 
 /// Slots and blocks of rows are the gates i, f, g, o, and what is kept is their values.
@@ -61,7 +46,7 @@ impl Cell<4, 4, 4, 3> for LstmKernel {
         let f = self.activate::<R, S>(s, self.gate, self.peep::<R, S>(s, f, w_f, before.cell));
         let g = self.activate::<R, S>(s, self.cell, g);
         let cell = R::mul_add(s, f, before.cell, R::vmul(s, i, g));
-        let cell = clamp::<R, S>(s, cell, self.cell_clip);
+        let cell = clip_lanes::<R, S>(s, cell, self.cell_clip);
         let o = self.activate::<R, S>(s, self.gate, self.peep::<R, S>(s, o, w_o, cell));
         let hidden = R::vmul(s, o, self.hidden.lanes::<R, S>(s, cell));
         Forward {
@@ -89,10 +74,7 @@ impl Cell<4, 4, 4, 3> for LstmKernel {
         let d_y = mul(gradient.hidden, o);
         let mut d_c = R::mul_add(s, d_y, self.hidden.slope::<R, S>(s, y), gradient.cell);
         d_c = self.peep::<R, S>(s, d_c, w_o, d_o);
-        if let Some(clip) = self.cell_clip {
-            let clip = R::splat(s, R::from_f64(clip));
-            d_c = R::select_lt(s, R::abs(s, after.cell), clip, d_c, zero);
-        }
+        d_c = clip_gradient::<R, S>(s, d_c, after.cell, self.cell_clip);
         let d_i = mul(mul(d_c, g), self.slope::<R, S>(s, self.gate, i));
         let d_f = mul(mul(d_c, before.cell), self.slope::<R, S>(s, self.gate, f));
         let d_g = mul(mul(d_c, i), self.slope::<R, S>(s, self.cell, g));

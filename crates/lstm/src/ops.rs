@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use seq_core::Lengths;
 use seq_core::recurrent::{
-    Activation, Fused, Recurrence, RecurrentCell, RecurrentProduct, zoneout,
+    Activation, Fused, Recurrence, RecurrentCell, RecurrentProduct, clip, zoneout,
 };
 
 use crate::config::Zoneout;
@@ -83,10 +83,6 @@ impl<'a> Step<'a> {
     pub fn run(&self, inputs: Tensor<2>, before: LstmCellState) -> LstmCellState {
         let cell = self.cell;
         let hidden = cell.d_hidden();
-        let clip = |x: Tensor<2>, bound: Option<f64>| match bound {
-            Some(bound) => x.clamp(-bound, bound),
-            None => x,
-        };
         let masked = |x: Tensor<2>, mask: &Option<Tensor<2>>| match mask {
             Some(mask) => x * mask.clone(),
             None => x,

@@ -59,7 +59,9 @@ impl ConfigError {
     /// # Errors
     ///
     /// When one is zero, negative or NaN.
-    pub fn bounds(bounds: impl IntoIterator<Item = (&'static str, Option<f64>)>) -> Result<(), Self> {
+    pub fn bounds(
+        bounds: impl IntoIterator<Item = (&'static str, Option<f64>)>,
+    ) -> Result<(), Self> {
         let given = bounds
             .into_iter()
             .filter_map(|(option, bound)| Some((option, bound?)));

@@ -30,6 +30,24 @@ pub enum Activation {
     Identity,
 }
 
+/// Clips to plus and minus `bound`, if there is one.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use seq_core::recurrent::clip;
+///
+/// # #[cfg(feature = "ndarray")] {
+/// let x = Tensor::<1>::from_data([-4.0, 0.5], &seq_core::device());
+/// assert_eq!(clip(x, Some(1.0)).into_data().as_slice::<f32>().unwrap(), [-1.0, 0.5]);
+/// # }
+/// ```
+pub fn clip<const D: usize>(x: Tensor<D>, bound: Option<f64>) -> Tensor<D> {
+    match bound {
+        Some(bound) => x.clamp(-bound, bound),
+        None => x,
+    }
+}
+
 impl Activation {
     /// Applies the function to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
@@ -44,6 +62,9 @@ impl Activation {
         }
     }
 }
+
+#[cfg(feature = "cpu-kernels")]
+pub use lanes::{clip_gradient, clip_lanes};
 
 #[cfg(feature = "cpu-kernels")]
 mod lanes {
@@ -70,6 +91,34 @@ mod lanes {
             }
         }
 
+        /// Applies the function to a register clipped to plus and minus `clip`.
+        #[inline(always)]
+        pub fn lanes_of_clipped<R: Real, S: Simd>(
+            self,
+            s: S,
+            x: R::V<S>,
+            clip: Option<f64>,
+        ) -> R::V<S> {
+            self.lanes::<R, S>(s, clip_lanes::<R, S>(s, x, clip))
+        }
+
+        /// The derivative of [`lanes_of_clipped`](Self::lanes_of_clipped) where its value is `y`: zero
+        /// where the argument was clipped.
+        #[inline(always)]
+        pub fn slope_of_clipped<R: Real, S: Simd>(
+            self,
+            s: S,
+            y: R::V<S>,
+            clip: Option<f64>,
+        ) -> R::V<S> {
+            let slope = self.slope::<R, S>(s, y);
+            let Some(clip) = clip else { return slope };
+            let zero = R::splat(s, R::ZERO);
+            let bound = |sign: f64| self.lanes::<R, S>(s, R::splat(s, R::from_f64(sign * clip)));
+            let slope = R::select_lt(s, y, bound(1.0), slope, zero);
+            R::select_lt(s, bound(-1.0), y, slope, zero)
+        }
+
         /// The derivative where the function's value is `y`.
         #[inline(always)]
         pub fn slope<R: Real, S: Simd>(self, s: S, y: R::V<S>) -> R::V<S> {
@@ -90,5 +139,30 @@ mod lanes {
                 Self::Identity => one,
             }
         }
+    }
+
+    /// A register clipped to plus and minus `bound`, if there is one. NaN stays NaN, as the bounds are
+    /// the first operands.
+    #[inline(always)]
+    pub fn clip_lanes<R: Real, S: Simd>(s: S, x: R::V<S>, bound: Option<f64>) -> R::V<S> {
+        let Some(bound) = bound else { return x };
+        let (low, high) = (
+            R::splat(s, R::from_f64(-bound)),
+            R::splat(s, R::from_f64(bound)),
+        );
+        R::min(s, high, R::max(s, low, x))
+    }
+
+    /// The gradient of [`clip_lanes`] where its value is `y`: zero where it clipped.
+    #[inline(always)]
+    pub fn clip_gradient<R: Real, S: Simd>(
+        s: S,
+        gradient: R::V<S>,
+        y: R::V<S>,
+        bound: Option<f64>,
+    ) -> R::V<S> {
+        let Some(bound) = bound else { return gradient };
+        let (bound, zero) = (R::splat(s, R::from_f64(bound)), R::splat(s, R::ZERO));
+        R::select_lt(s, R::abs(s, y), bound, gradient, zero)
     }
 }

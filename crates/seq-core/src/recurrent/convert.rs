@@ -33,6 +33,12 @@ pub enum ConvertError {
         /// The module found.
         found: String,
     },
+    /// An activation of which `f(-x) = 1 - f(x)` does not hold.
+    #[error("the gates' activation is {activation:?}, which has no opposite: sigmoids have")]
+    Asymmetric {
+        /// The activation.
+        activation: Activation,
+    },
     /// A tensor does not have the shape that the others call for.
     #[error("`{name}` has shape {found:?}, expected {expected:?}")]
     WrongShape {

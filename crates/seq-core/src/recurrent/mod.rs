@@ -24,7 +24,9 @@ mod reference;
 mod state;
 mod weights;
 
-pub use activation::Activation;
+pub use activation::{Activation, clip};
+#[cfg(feature = "cpu-kernels")]
+pub use activation::{clip_gradient, clip_lanes};
 #[cfg(feature = "cpu-kernels")]
 pub use cell::{Backward, Cell, Forward, State, Taken};
 pub use config::{LayerOptions, RecurrentConfig};

@@ -47,7 +47,7 @@ pub trait PyTorchCell: RecurrentCell {
         checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,
     ) -> Result<Self, CheckpointError> {
-        let config = Self::infer(&Names::new(&checkpoint, ""));
+        let config = Self::infer(&Names(&checkpoint));
         Self::init_from_checkpoint(&config, checkpoint, options)
     }
 
@@ -124,7 +124,7 @@ impl<C: PyTorchCell> Recurrent<C> {
         checkpoint: Checkpoint,
         options: impl Into<TensorCreationOptions>,
     ) -> Result<Self, CheckpointError> {
-        let config = C::infer(&Names::new(&checkpoint, "_l0"));
+        let config = C::infer(&Names(&checkpoint));
         Self::init_from_checkpoint(&config, checkpoint, options)
     }
 
@@ -206,32 +206,31 @@ pub enum ParamMut<'a> {
 
 /// The names and shapes of a checkpoint that holds one layer or cell.
 #[derive(Debug)]
-pub struct Names<'a> {
-    checkpoint: &'a Checkpoint,
-    /// What follows the names of the first cell.
-    first: &'a str,
-}
+pub struct Names<'a>(&'a Checkpoint);
 
-impl<'a> Names<'a> {
-    fn new(checkpoint: &'a Checkpoint, first: &'a str) -> Self {
-        Self { checkpoint, first }
-    }
-
-    /// The size of a tensor of the first cell along an axis; 1 where there is no such tensor or axis.
+impl Names<'_> {
+    /// The size along an axis of the first tensor of this name, in whichever layer; 1 where there is no
+    /// such tensor or axis.
     pub fn size(&self, name: &str, axis: usize) -> usize {
-        let shape = self.checkpoint.shape(&format!("{name}{}", self.first));
+        let mut names = self.0.names();
+        let shape = names
+            .find(|full| {
+                let rest = full.strip_prefix(name);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("_l"))
+            })
+            .and_then(|full| self.0.shape(full));
         let size = shape.and_then(|shape| shape.get(axis).copied());
         size.unwrap_or(0).max(1)
     }
 
     /// Whether a tensor of any cell begins with this name.
     pub fn has(&self, name: &str) -> bool {
-        self.checkpoint.names().any(|full| full.starts_with(name))
+        self.0.names().any(|full| full.starts_with(name))
     }
 
     /// Whether there are weights of the backward direction.
     pub fn is_bidirectional(&self) -> bool {
-        let mut names = self.checkpoint.names();
+        let mut names = self.0.names();
         names.any(|name| name.ends_with("_reverse"))
     }
 
@@ -241,7 +240,7 @@ impl<'a> Names<'a> {
             let name = name.strip_suffix("_reverse").unwrap_or(name);
             name.rsplit_once("_l")?.1.parse::<usize>().ok()
         };
-        let layers = self.checkpoint.names().filter_map(layer);
+        let layers = self.0.names().filter_map(layer);
         layers.max().unwrap_or(0).saturating_add(1)
     }
 }

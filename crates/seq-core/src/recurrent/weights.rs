@@ -26,7 +26,7 @@ use super::PackedWeights;
 pub struct CellWeights {
     /// `[gates * d_hidden, d_input]`
     pub weight_ih: Param<Tensor<2>>,
-    /// `[gates * d_hidden, d_output]`
+    /// `[gates * d_hidden, d_output]`, or `[1, d_hidden]` for a single gate whose product is elementwise.
     pub weight_hh: Param<Tensor<2>>,
     /// `[gates * d_hidden]`
     pub bias_ih: Option<Param<Tensor<1>>>,
@@ -103,6 +103,8 @@ pub struct WeightsConfig<'a> {
     pub d_output: usize,
     /// Whether there are biases.
     pub bias: bool,
+    /// Whether the recurrent product is elementwise; for a single gate.
+    pub elementwise: bool,
     /// Whether both products are layer-normalised.
     pub layer_norm: bool,
     /// By default uniform within 1/sqrt(d_hidden), as in PyTorch.
@@ -122,6 +124,7 @@ impl WeightsConfig<'_> {
             d_hidden,
             d_output: d_hidden,
             bias: true,
+            elementwise: false,
             layer_norm: false,
             initializer: None,
             recurrent: RecurrentInit::LikeInput,
@@ -138,6 +141,10 @@ impl WeightsConfig<'_> {
             Param::from_tensor(Tensor::cat(gates, 0).detach())
         };
         let weight_hh = match self.recurrent {
+            RecurrentInit::Identity if self.elementwise => {
+                Param::from_tensor(Tensor::ones([1, output], device))
+            }
+            _ if self.elementwise => self.matrix(1, output, device),
             RecurrentInit::LikeInput => self.matrix(rows, output, device),
             RecurrentInit::Orthogonal => gates(&|| {
                 let orthogonal = Initializer::Orthogonal { gain: 1.0 };
@@ -219,6 +226,11 @@ impl CellWeights {
         })
     }
 
+    /// Whether the recurrent product is elementwise. (A matrix of one unit is, too.)
+    pub fn is_elementwise(&self) -> bool {
+        self.weight_hh.dims()[0] == 1
+    }
+
     /// Whether the products are plain, as the fused kernels make them: neither normalised nor of a
     /// hidden state with units dropped.
     pub(super) fn are_plain(&self) -> bool {
@@ -244,8 +256,15 @@ impl CellWeights {
     pub fn recurrent(&self, batch: usize) -> RecurrentProduct {
         let together = self.groups.len() == 1;
         let bias = self.bias_hh.as_ref().filter(|_| !together);
+        let weight = self.weight_hh.val();
+        let elementwise = self.is_elementwise();
         RecurrentProduct {
-            weight: self.weight_hh.val().transpose(),
+            weight: if elementwise {
+                weight
+            } else {
+                weight.transpose()
+            },
+            elementwise,
             bias: bias.map(|bias| bias.val().unsqueeze()),
             norms: self.norm.as_ref().map(|norm| norm.hidden.clone()),
             mask: self.mask(&self.hidden_dropout, batch, self.d_output()),
@@ -272,6 +291,7 @@ impl CellWeights {
 #[derive(Debug)]
 pub struct RecurrentProduct {
     weight: Tensor<2>,
+    elementwise: bool,
     bias: Option<Tensor<2>>,
     norms: Option<Vec<LayerNorm>>,
     mask: Option<Tensor<2>>,
@@ -283,7 +303,11 @@ impl RecurrentProduct {
     /// Of all gates: `[batch, d_output]` to `[batch, gates * d_hidden]`, in a cell of several groups
     /// with `bias_hh`.
     pub fn all(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let mut product = self.drop(hidden).matmul(self.weight.clone());
+        let (hidden, weight) = (self.drop(hidden), self.weight.clone());
+        let mut product = match self.elementwise {
+            true => hidden * weight,
+            false => hidden.matmul(weight),
+        };
         if let Some(norms) = &self.norms {
             product = normalise(product, norms);
         }
@@ -344,12 +368,7 @@ fn normalise(product: Tensor<2>, norms: &[LayerNorm]) -> Tensor<2> {
 /// assert_eq!(zoneout(0.25, false, before, after).into_scalar::<f32>(), 0.75);
 /// # }
 /// ```
-pub fn zoneout(
-    probability: f64,
-    training: bool,
-    before: Tensor<2>,
-    after: Tensor<2>,
-) -> Tensor<2> {
+pub fn zoneout(probability: f64, training: bool, before: Tensor<2>, after: Tensor<2>) -> Tensor<2> {
     if probability == 0.0 {
         return after;
     }

@@ -273,6 +273,9 @@ where
                 // SAFETY: the block is this thread's own.
                 unsafe { self.retreat(s, step, block) };
             }
+            if H == 0 {
+                continue;
+            }
             member.wait();
             for (panel, unit) in units.clone().step_by(width).enumerate() {
                 let panel = &panels.as_slice()[panel * depth * width..];

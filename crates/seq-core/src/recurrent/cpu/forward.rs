@@ -191,7 +191,7 @@ where
                         groups - 1 - turn
                     };
                     let panels = index * group..own.len().min((index + 1) * group);
-                    for panel in panels.clone() {
+                    for panel in panels.clone().filter(|_| H > 0) {
                         let block = own.start + panel;
                         let panel = &recurrent[block * depth.1..];
                         for (first, count) in tiles::<S>(batch) {
@@ -207,7 +207,8 @@ where
                         unsafe { self.advance(s, step, own.start + panel) };
                     }
                 }
-                if step + 1 < time {
+                // Units without a recurrent product know nothing of one another.
+                if step + 1 < time && H > 0 {
                     member.wait();
                 }
             }

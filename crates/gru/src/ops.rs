@@ -1,0 +1,86 @@
+//! The operation of one layer in one direction: its reference body, which specifies it, and the way to
+//! the fused kernel.
+
+use burn::tensor::Tensor;
+use seq_core::Lengths;
+use seq_core::recurrent::{
+    Activation, Fused, Recurrence, RecurrentCell, RecurrentProduct, clip, zoneout,
+};
+
+use crate::config::UpdateGate;
+use crate::layer::{GruCell, GruCellState};
+
+/// The options of a cell that reach into the pointwise mathematics.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    not(any(feature = "ndarray", feature = "flex")),
+    allow(dead_code, reason = "a build without a CPU backend has no kernels")
+)]
+pub(crate) struct GruKernel {
+    pub update: UpdateGate,
+    pub clip: Option<f64>,
+    pub hidden_clip: Option<f64>,
+    pub gate: Activation,
+    pub hidden: Activation,
+}
+
+/// By the fused kernel, which leaves zoneout and a reset gate before the product to the reference.
+pub(crate) fn fused(
+    cell: &GruCell,
+    layer: Recurrence,
+    lengths: Option<&Lengths>,
+    reverse: bool,
+) -> Fused {
+    if cell.zoneout > 0.0 || !cell.reset_after {
+        return Err(layer);
+    }
+    let kernel = GruKernel {
+        update: cell.update_gate,
+        clip: cell.clip,
+        hidden_clip: cell.hidden_clip,
+        gate: cell.gate_activation,
+        hidden: cell.hidden_activation,
+    };
+    layer.run(kernel, lengths, reverse)
+}
+
+/// One step, from the input product `[batch, 3 * d_hidden]`.
+pub(crate) fn step(
+    cell: &GruCell,
+    product: &RecurrentProduct,
+    inputs: Tensor<2>,
+    before: GruCellState,
+) -> GruCellState {
+    let hidden = cell.d_hidden();
+    let before = before.hidden;
+    // The gates r and z, then what the candidate takes of the input.
+    let gates = inputs.clone().narrow(1, 0, 2 * hidden);
+    let candidate = inputs.narrow(1, 2 * hidden, hidden);
+    let open = |sum| cell.gate_activation.forward(clip(sum, cell.clip));
+    let reset = |gates: &Tensor<2>| gates.clone().narrow(1, 0, hidden);
+    let (gates, recurrent) = match cell.reset_after {
+        true => {
+            let product = product.all(before.clone());
+            let gates = open(gates + product.clone().narrow(1, 0, 2 * hidden));
+            let recurrent = reset(&gates) * product.narrow(1, 2 * hidden, hidden);
+            (gates, recurrent)
+        }
+        false => {
+            let gates = open(gates + product.group(0, before.clone()));
+            let recurrent = product.group(1, reset(&gates) * before.clone());
+            (gates, recurrent)
+        }
+    };
+    let z = gates.narrow(1, hidden, hidden);
+    let n = cell
+        .hidden_activation
+        .forward(clip(candidate + recurrent, cell.clip));
+    let after = match cell.update_gate {
+        UpdateGate::Keep => n.clone() + z * (before.clone() - n),
+        UpdateGate::Write => before.clone() + z * (n - before.clone()),
+    };
+    let after = clip(after, cell.hidden_clip);
+    GruCellState {
+        hidden: zoneout(cell.zoneout, cell.weights.is_training(), before, after),
+    }
+}

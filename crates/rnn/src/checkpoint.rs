@@ -1,0 +1,37 @@
+//! Weights under PyTorch's names.
+
+use seq_core::recurrent::{Names, ParamMut, PyTorchCell};
+
+use crate::config::RnnConfig;
+use crate::layer::RnnCell;
+
+/// Beside PyTorch's, the names are `weight_hy` `[d_hidden, d_output]` and `bias_hy` for the output map,
+/// and `norm_input` and `norm_hidden` for layer normalisation. Independent units have a `weight_hh` of
+/// one row. The activation is not in the file: give one other than tanh with
+/// [`Rnn::init_from_checkpoint`](crate::Rnn::init_from_checkpoint).
+impl PyTorchCell for RnnCell {
+    type Config = RnnConfig;
+
+    fn infer(names: &Names<'_>) -> RnnConfig {
+        let d_hidden = names.size("weight_ih", 0);
+        let elementwise = names.size("weight_hh", 0) == 1 && d_hidden > 1;
+        let d_output = names.has("weight_hy").then(|| names.size("weight_hy", 1));
+        RnnConfig::new(names.size("weight_ih", 1), d_hidden)
+            .with_num_layers(names.num_layers())
+            .with_bidirectional(names.is_bidirectional())
+            .with_bias(names.has("bias_"))
+            .with_independent(elementwise)
+            .with_layer_norm(names.has("norm_"))
+            .with_d_output(d_output)
+    }
+
+    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+        let mut all = self.weights.parameters();
+        if let Some(output) = &mut self.output {
+            all.push(("weight_hy", ParamMut::Matrix(&mut output.weight)));
+            let bias = output.bias.as_mut().map(ParamMut::Vector);
+            all.extend(bias.map(|bias| ("bias_hy", bias)));
+        }
+        all
+    }
+}
