@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod agreement;
+mod gru;
 mod lstm;
 mod measure;
 mod recurrent;
 mod report;
+mod rnn;
 
 pub use agreement::{Agreement, Disagreement, TOLERANCE};
 pub use measure::{Sample, Timer, gemm_peak};
@@ -18,10 +20,16 @@ pub use report::{Line, Row, linearity, print_table};
 
 use burn::tensor::Device;
 use recurrent::Compared;
+use seq_gru::GruCell;
 use seq_lstm::LstmCell;
+use seq_rnn::RnnCell;
 
 /// What is known to the benchmarks: a name and the workloads, quick ones or all.
-pub const ARCHITECTURES: [(&str, Cases); 1] = [(LstmCell::NAME, recurrent::cases::<LstmCell>)];
+pub const ARCHITECTURES: [(&str, Cases); 3] = [
+    (LstmCell::NAME, recurrent::cases::<LstmCell>),
+    (GruCell::NAME, recurrent::cases::<GruCell>),
+    (RnnCell::NAME, recurrent::cases::<RnnCell>),
+];
 
 /// Lists the workloads of an architecture.
 pub type Cases = fn(Profile) -> Vec<Case>;

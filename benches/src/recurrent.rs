@@ -355,7 +355,9 @@ fn bias_of(bias: &Option<Param<Tensor<1>>>) -> &Param<Tensor<1>> {
 #[cfg(test)]
 mod tests {
     use seq_core::BackendName;
+    use seq_gru::GruCell;
     use seq_lstm::LstmCell;
+    use seq_rnn::RnnCell;
 
     use super::*;
 
@@ -379,6 +381,8 @@ mod tests {
             );
         }
         count::<LstmCell>(28.0);
+        count::<GruCell>(21.0);
+        count::<RnnCell>(7.0);
     }
 
     #[test]
@@ -393,6 +397,8 @@ mod tests {
             );
         }
         count::<LstmCell>();
+        count::<GruCell>();
+        count::<RnnCell>();
     }
 
     #[test]
@@ -408,6 +414,8 @@ mod tests {
         }
         for backend in BackendName::compiled() {
             agree::<LstmCell>(backend);
+            agree::<GruCell>(backend);
+            agree::<RnnCell>(backend);
         }
     }
 
@@ -427,5 +435,7 @@ mod tests {
             assert!(workload().check().is_ok());
         }
         disagree::<LstmCell>();
+        disagree::<GruCell>();
+        disagree::<RnnCell>();
     }
 }

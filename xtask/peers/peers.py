@@ -14,10 +14,11 @@ import statistics
 import time
 
 STEPS = 500  # of a stream in one call
+# The blocks of rows in the weights of each architecture.
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 
 
-def torch(architecture, kind, size, threads):
+def torch_recurrent(architecture, kind, size, threads):
     import torch
 
     torch.set_num_threads(threads)
@@ -48,7 +49,7 @@ def torch(architecture, kind, size, threads):
     return train if kind == "train" else infer
 
 
-def onnx(architecture, kind, size, compile_model):
+def onnx_recurrent(architecture, kind, size, compile_model):
     """An ONNX model of the layer, run by what `compile_model` makes of it."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -103,7 +104,7 @@ def onnx(architecture, kind, size, compile_model):
     return stream if kind == "step" else lambda: run({"x": data})
 
 
-def onnxruntime(architecture, kind, size, threads):
+def onnxruntime_recurrent(architecture, kind, size, threads):
     import onnxruntime
 
     def compile_model(model):
@@ -113,10 +114,10 @@ def onnxruntime(architecture, kind, size, threads):
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         return lambda inputs: session.run(None, inputs)
 
-    return onnx(architecture, kind, size, compile_model)
+    return onnx_recurrent(architecture, kind, size, compile_model)
 
 
-def openvino(architecture, kind, size, threads):
+def openvino_recurrent(architecture, kind, size, threads):
     import openvino
 
     def compile_model(model):
@@ -136,10 +137,10 @@ def openvino(architecture, kind, size, threads):
 
         return run
 
-    return onnx(architecture, kind, size, compile_model)
+    return onnx_recurrent(architecture, kind, size, compile_model)
 
 
-def jax(architecture, kind, size, threads):
+def jax_recurrent(architecture, kind, size, threads):
     if threads == 1:  # JAX takes every core that it may use
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         if hasattr(os, "sched_setaffinity"):
@@ -209,9 +210,14 @@ def jax(architecture, kind, size, threads):
     return lambda: jax.block_until_ready(run(parameters, x))
 
 
-# Functions of (architecture, kind, size, threads) that make the operation, or None where the library
-# has none.
-PEERS = {"torch": torch, "onnxruntime": onnxruntime, "openvino": openvino, "jax": jax}
+# For each library, a function of (architecture, kind, size, threads) that makes the operation, or None
+# where it has none.
+PEERS = {
+    "torch": torch_recurrent,
+    "onnxruntime": onnxruntime_recurrent,
+    "openvino": openvino_recurrent,
+    "jax": jax_recurrent,
+}
 
 
 def measure(operation, seconds):
@@ -237,10 +243,12 @@ def main():
     for workload in args.workloads:
         name, sizes = workload.split("/")
         architecture, kind = name.split("_")
+        if architecture not in GATES:
+            continue
         size = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", sizes)}
         hidden = size["H"]
         size = (size["B"], size.get("T", 1), size.get("I", hidden), hidden, size.get("L", 1))
-        operation = architecture in GATES and PEERS[args.peer](architecture, kind, size, args.threads)
+        operation = PEERS[args.peer](architecture, kind, size, args.threads)
         if not operation:
             continue
         per = STEPS if kind == "step" else 1

@@ -11,7 +11,7 @@ pub struct Test {
     /// Where to run: `wgpu` needs a Vulkan, Metal or DirectX driver; Mesa's lavapipe will do.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Backend::Ndarray, Backend::Flex])]
     backend: Vec<Backend>,
-    /// Only this crate, by its folder in `crates`: `lstm`, `seq-core`, ...
+    /// Only this crate, by its folder in `crates`: `lstm`, `gru`, `seq-core`, ...
     #[arg(long = "crate", value_name = "NAME")]
     only: Option<String>,
 }

@@ -5,7 +5,8 @@ use burn::module::Param;
 use burn::nn;
 use burn::tensor::{Tensor, s};
 use seq_core::recurrent::{
-    Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, RecurrentCell,
+    Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
+    RecurrentCell,
 };
 
 use crate::config::{GROUPS, GruConfig, UpdateGate};
@@ -130,10 +131,9 @@ impl GruCell {
                 negate(&mut weights.weight_hh, rows.clone());
             }
         }
-        for bias in [&mut weights.bias_ih, &mut weights.bias_hh] {
-            if let Some(bias) = bias {
-                negate(bias, rows.clone());
-            }
+        let biases = [&mut weights.bias_ih, &mut weights.bias_hh];
+        for bias in biases.into_iter().flatten() {
+            negate(bias, rows.clone());
         }
         Ok(self)
     }
@@ -167,11 +167,7 @@ impl FromBurn<nn::gru::Gru> for GruCell {
 impl FromBurn<nn::gru::BiGru> for GruCell {
     fn from_burn(gru: nn::gru::BiGru) -> Result<Gru, ConvertError> {
         let forward = from_burn(gru.forward, "forward.")?;
-        let backward = from_burn(gru.reverse, "reverse.")?;
-        let sizes = |cell: &GruCell| [cell.d_input(), cell.d_hidden()];
-        let name = "reverse.reset_gate.input_transform.weight";
-        ConvertError::unless_shape(name, sizes(&backward), sizes(&forward))?;
-        Ok([forward, backward].into())
+        Recurrent::from_directions(forward, from_burn(gru.reverse, "reverse.")?)
     }
 }
 

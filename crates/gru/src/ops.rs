@@ -32,7 +32,7 @@ pub(crate) fn fused(
     reverse: bool,
 ) -> Fused {
     if cell.zoneout > 0.0 || !cell.reset_after {
-        return Err(layer);
+        return Err(layer.into());
     }
     let kernel = GruKernel {
         update: cell.update_gate,

@@ -4,7 +4,6 @@ use burn::nn;
 use burn::tensor::Tensor;
 use seq_core::recurrent::{
     Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
-    RecurrentCell,
 };
 
 use crate::config::LstmConfig;
@@ -115,11 +114,7 @@ impl FromBurn<nn::Lstm> for LstmCell {
 impl FromBurn<nn::BiLstm> for LstmCell {
     fn from_burn(lstm: nn::BiLstm) -> Result<Lstm, ConvertError> {
         let forward = from_burn(lstm.forward, "forward.")?;
-        let backward = from_burn(lstm.reverse, "reverse.")?;
-        let sizes = |cell: &LstmCell| [cell.d_input(), cell.d_hidden()];
-        let name = "reverse.input_gate.input_transform.weight";
-        ConvertError::unless_shape(name, sizes(&backward), sizes(&forward))?;
-        Ok([forward, backward].into())
+        Recurrent::from_directions(forward, from_burn(lstm.reverse, "reverse.")?)
     }
 }
 

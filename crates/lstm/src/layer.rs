@@ -19,7 +19,7 @@ use crate::ops;
 /// h_t = sigmoid(o) * tanh(c_t)
 /// ```
 ///
-/// Use it through [`SequenceLayer`]: `forward` for whole sequences, `step` for streams.
+/// Use it through [`SequenceLayer`](crate::SequenceLayer): `forward` for whole sequences, `step` for streams.
 ///
 /// ```
 /// # #[cfg(feature = "ndarray")] {

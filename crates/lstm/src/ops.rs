@@ -38,7 +38,7 @@ pub(crate) fn fused(
         || cell.zoneout != Zoneout::new()
         || (drops && cell.weights.is_training())
     {
-        return Err(layer);
+        return Err(layer.into());
     }
     let kernel = LstmKernel {
         peephole: cell.peephole.is_some(),

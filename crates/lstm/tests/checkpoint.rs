@@ -3,17 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use seq_core::BackendName;
-use seq_core::checkpoint::write_safetensors;
+use seq_core::testing::recurrent::checkpoint::{self, Tensors, refusal, safetensors};
 use seq_lstm::{
-    Activation, Checkpoint, CheckpointError, Lstm, LstmCell, LstmCellState, LstmConfig, LstmState,
-    RecurrentCell, SequenceLayer,
+    Activation, Checkpoint, CheckpointError, Lstm, LstmCell, LstmConfig, RecurrentCell,
+    SequenceLayer,
 };
-use tempfile::TempDir;
-
-type Tensors = Vec<(String, TensorData)>;
 
 /// A file that PyTorch wrote; `checkpoint/gen.py` says how.
 fn fixture(name: &str) -> PathBuf {
@@ -22,63 +17,26 @@ fn fixture(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A safetensors file, in a folder that lives as long as the test.
-fn safetensors(tensors: Tensors) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("model.safetensors");
-    write_safetensors(&file, tensors).unwrap();
-    (folder, file)
-}
-
-/// The largest error measured is 1.2e-7.
-fn close<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
-    assert_eq!(found.dims(), expected.dims());
-    let error = (found - expected).abs().max().into_scalar::<f32>();
-    assert!(error < 1e-6, "an error of {error:e}");
-}
-
 #[test]
 fn nn_lstm_gives_what_pytorch_gives() {
     for (name, d_output, bias) in [("lstm.pt", 4, true), ("lstm_projection.pt", 2, false)] {
-        for backend in BackendName::compiled() {
-            let device = backend.device();
-            let lstm = Lstm::load_pytorch(fixture(name), &device).unwrap();
+        checkpoint::layer_answers_as_pytorch(&fixture(name), |device| {
+            let lstm = Lstm::load_pytorch(fixture(name), device).unwrap();
             assert_eq!((lstm.cells.len(), lstm.bidirectional), (4, true));
             assert_eq!(
                 (lstm.cells[2].d_input(), lstm.cells[2].d_output()),
                 (2 * d_output, d_output)
             );
-            assert_eq!(lstm.cells.iter().any(|cell| cell.bias_ih.is_some()), bias);
-
-            let mut expected = Checkpoint::read(fixture(name)).unwrap();
-            let mut take = |name: &str, shape| expected.take(name, shape, &device).unwrap();
-            let x = take("input", [2, 5, 3]);
-            let state =
-                LstmState::from_tensors(take("h_0", [4, 2, d_output]), take("c_0", [4, 2, 4]));
-            let (y, state) = lstm.forward(x, Some(state));
-            close(y, take("output", [2, 5, 2 * d_output]));
-            let (h, c) = state.into_tensors();
-            close(h, take("h_n", [4, 2, d_output]));
-            close(c, take("c_n", [4, 2, 4]));
-        }
+            let has_bias = |cell: &LstmCell| cell.weights.bias_ih.is_some();
+            assert_eq!(lstm.cells.iter().any(has_bias), bias);
+            lstm
+        });
     }
 }
 
 #[test]
 fn nn_lstm_cell_gives_what_pytorch_gives() {
-    for backend in BackendName::compiled() {
-        let device = backend.device();
-        let cell = LstmCell::load_pytorch(fixture("cell.pt"), &device).unwrap();
-        let mut expected = Checkpoint::read(fixture("cell.pt")).unwrap();
-        let mut take = |name: &str, width| expected.take(name, [2, width], &device).unwrap();
-        let state = LstmCellState {
-            hidden: take("h_0", 4),
-            cell: take("c_0", 4),
-        };
-        let (h, state) = cell.step(take("input", 3), state);
-        close(h, take("h_n", 4));
-        close(state.cell, take("c_n", 4));
-    }
+    checkpoint::cell_answers_as_pytorch::<LstmCell>(&fixture("cell.pt"));
 }
 
 /// Every configuration that has other tensors than the rest.
@@ -101,27 +59,7 @@ fn configs() -> Vec<LstmConfig> {
 
 #[test]
 fn saved_layers_load_to_the_bit() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("lstm.safetensors");
-    for backend in BackendName::compiled() {
-        let device = backend.device();
-        for config in configs() {
-            let saved = config.init(&device);
-            saved.save_pytorch(&file).unwrap();
-            let loaded = Lstm::load_pytorch(&file, &device).unwrap();
-            assert_eq!(loaded.state_dict(), saved.state_dict(), "{config}");
-            assert_eq!(loaded.num_params(), saved.num_params(), "{config}");
-            let loaded = config
-                .init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device)
-                .unwrap();
-            assert_eq!(loaded.state_dict(), saved.state_dict(), "{config}");
-
-            let saved = config.init_cell(&device);
-            saved.save_pytorch(&file).unwrap();
-            let loaded = LstmCell::load_pytorch(&file, &device).unwrap();
-            assert_eq!(loaded.state_dict(), saved.state_dict(), "{config}");
-        }
-    }
+    checkpoint::saved_layers_load_to_the_bit(configs());
 }
 
 #[test]
@@ -133,9 +71,8 @@ fn options_without_weights_come_from_the_configuration() {
         .with_gate_activation(Activation::HardSigmoid);
     let saved = config.init(&device);
     let (_folder, file) = safetensors(saved.state_dict());
-    let loaded = config
-        .init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device)
-        .unwrap();
+    let loaded =
+        Lstm::init_from_checkpoint(&config, Checkpoint::read(&file).unwrap(), &device).unwrap();
     assert!(loaded.reverse);
     assert_eq!(loaded.cells[0].cell_clip, Some(0.5));
     assert_eq!(loaded.cells[0].gate_activation, Activation::HardSigmoid);
@@ -148,8 +85,8 @@ fn loaded_weights_are_trained() {
     let loss = lstm.forward(Tensor::ones([2, 5, 3], &device), None).0.sum();
     let gradients = loss.backward();
     for cell in &lstm.cells {
-        assert!(cell.weight_ih.val().grad(&gradients).is_some());
-        assert!(cell.weight_hh.val().grad(&gradients).is_some());
+        assert!(cell.weights.weight_ih.val().grad(&gradients).is_some());
+        assert!(cell.weights.weight_hh.val().grad(&gradients).is_some());
     }
 }
 
@@ -186,123 +123,26 @@ fn several_lstms_in_a_file_are_told_apart() {
     assert!(checkpoint.names().eq(["head.weight"]));
 }
 
-/// The error of an LSTM's file after `damage` to its tensors; it must name the file and `tensor`.
-fn refused(tensor: &str, damage: impl FnOnce(&mut Tensors)) -> CheckpointError {
-    let device = seq_lstm::device();
-    let lstm = LstmConfig::new(3, 4)
-        .with_num_layers(2)
-        .with_bidirectional(true)
-        .init(&device);
-    let mut tensors = lstm.state_dict();
-    for (name, _) in &mut tensors {
-        *name = format!("encoder.{name}");
-    }
-    damage(&mut tensors);
-    let (_folder, file) = safetensors(tensors);
-    let error = Lstm::load_pytorch(&file, &device).unwrap_err();
-    let message = error.to_string();
-    assert!(
-        message.starts_with(&file.display().to_string()),
-        "{message}"
-    );
-    assert!(message.contains(&format!("`{tensor}`")), "{message}");
-    error
-}
-
-fn get<'a>(tensors: &'a mut Tensors, name: &str) -> &'a mut (String, TensorData) {
-    tensors.iter_mut().find(|(found, _)| found == name).unwrap()
-}
-
 #[test]
-fn every_tensor_is_needed() {
-    let lstm = LstmConfig::new(3, 4)
+fn files_that_do_not_fit_are_refused() {
+    let config = LstmConfig::new(3, 4)
         .with_num_layers(2)
         .with_bidirectional(true);
-    for (name, _) in lstm.init(&seq_lstm::device()).state_dict() {
-        // Without its first name there is no LSTM to be found.
-        let full = if name == "weight_ih_l0" {
-            name
-        } else {
-            format!("encoder.{name}")
-        };
-        let error = refused(&full, |tensors| {
-            tensors.retain(|(found, _)| !found.ends_with(&full))
-        });
-        assert!(
-            matches!(error, CheckpointError::MissingTensor { .. }),
-            "{error}"
-        );
-    }
+    checkpoint::files_that_do_not_fit_are_refused(&config);
 }
 
 #[test]
-fn wrong_names_are_refused() {
-    for (from, to) in [
-        ("weight_hh_l1", "weights_hh_l1"),
-        ("bias_hh_l0", "bias_hh_l0_forward"),
-    ] {
-        let (from, to) = (format!("encoder.{from}"), format!("encoder.{to}"));
-        let error = refused(&from, |tensors| get(tensors, &from).0 = to);
-        assert!(
-            matches!(error, CheckpointError::MissingTensor { .. }),
-            "{error}"
-        );
-    }
-    let extra = ("encoder.gamma".to_string(), TensorData::from([1.0f32]));
-    let error = refused("encoder.gamma", |tensors| tensors.push(extra));
-    assert!(
-        matches!(error, CheckpointError::UnexpectedTensors { .. }),
-        "{error}"
-    );
-    // A third layer of which there is only one tensor.
-    let extra = (
-        "encoder.bias_ih_l2".to_string(),
-        TensorData::from([1.0f32; 16]),
-    );
-    let error = refused("encoder.weight_ih_l2", |tensors| tensors.push(extra));
-    assert!(
-        matches!(error, CheckpointError::MissingTensor { .. }),
-        "{error}"
-    );
-    let extra = (
-        format!("encoder.bias_l{}", usize::MAX),
-        TensorData::from([1.0f32]),
-    );
-    let error = refused("encoder.weight_ih_l2", |tensors| tensors.push(extra));
-    assert!(
-        matches!(error, CheckpointError::MissingTensor { .. }),
-        "{error}"
-    );
-}
-
-#[test]
-fn wrong_shapes_are_refused() {
-    let lstm = LstmConfig::new(3, 4)
-        .with_num_layers(2)
-        .with_bidirectional(true);
-    for (name, _) in lstm.init(&seq_lstm::device()).state_dict() {
-        let shapes: [&[usize]; 6] = [&[], &[0], &[7], &[0, 0], &[15, 4], &[16, 4, 1]];
-        for shape in shapes {
-            let data = TensorData::zeros::<f32, _>(shape.to_vec());
-            let full = format!("encoder.{name}");
-            let error = refused(&full, |tensors| get(tensors, &full).1 = data);
-            let CheckpointError::WrongShape { found, .. } = &error else {
-                panic!("{error}");
-            };
-            assert_eq!(found, shape);
-        }
-    }
-}
-
-#[test]
-fn wrong_element_types_are_refused() {
-    let name = "encoder.weight_hh_l1";
-    let data = TensorData::zeros::<i64, _>(vec![16, 4]);
-    let error = refused(name, |tensors| get(tensors, name).1 = data);
-    assert!(
-        matches!(error, CheckpointError::WrongDtype { .. }),
-        "{error}"
-    );
+fn rows_that_are_no_four_gates_are_refused() {
+    let lstm = LstmConfig::new(3, 4).init(&seq_lstm::device());
+    let name = "encoder.weight_ih_l0";
+    let error = refusal(&lstm, name, |tensors| {
+        let first = tensors.iter_mut().find(|(found, _)| found == name);
+        first.unwrap().1 = TensorData::zeros::<f32, _>([15, 4]);
+    });
+    let CheckpointError::WrongShape { found, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(found, &[15, 4]);
 }
 
 #[test]
@@ -310,8 +150,9 @@ fn a_configuration_of_other_sizes_is_refused() {
     let device = seq_lstm::device();
     let config = LstmConfig::new(3, 4).with_num_layers(2);
     let (_folder, file) = safetensors(config.init(&device).state_dict());
-    let load =
-        |config: LstmConfig| config.init_from_checkpoint(Checkpoint::read(&file).unwrap(), &device);
+    let load = |config: LstmConfig| {
+        Lstm::init_from_checkpoint(&config, Checkpoint::read(&file).unwrap(), &device)
+    };
     assert!(load(config.clone()).is_ok());
     let shape = load(config.clone().with_d_projection(Some(2))).unwrap_err();
     assert!(

@@ -1,7 +1,7 @@
 //! Fresh layers, and configurations that make none.
 
 use burn::tensor::{Device, Tensor};
-use seq_lstm::{LstmConfig, RecurrentDropout, SequenceLayer, Zoneout};
+use seq_lstm::{LstmConfig, RecurrentConfig, RecurrentDropout, SequenceLayer, Zoneout};
 
 fn config() -> LstmConfig {
     LstmConfig::new(3, 4)
@@ -56,12 +56,12 @@ fn the_forget_bias_is_set_and_trained() {
             let bias = bias.as_ref().unwrap().val().narrow(0, 4, 4);
             bias.into_data().try_to_vec::<f32>().unwrap()
         };
-        assert_eq!(forget(&cell.bias_ih), [1.5; 4]);
-        assert_eq!(forget(&cell.bias_hh), [0.0; 4]);
+        assert_eq!(forget(&cell.weights.bias_ih), [1.5; 4]);
+        assert_eq!(forget(&cell.weights.bias_hh), [0.0; 4]);
         if device.is_autodiff() {
             let (y, _) = lstm.forward(Tensor::ones([1, 2, 3], &device), None);
             let gradients = y.sum().backward();
-            for bias in [&cell.bias_ih, &cell.bias_hh] {
+            for bias in [&cell.weights.bias_ih, &cell.weights.bias_hh] {
                 assert!(bias.as_ref().unwrap().val().grad(&gradients).is_some());
             }
         }
@@ -72,7 +72,7 @@ fn the_forget_bias_is_set_and_trained() {
 fn orthogonal_gates_are_orthogonal_and_trained() {
     for device in devices() {
         let lstm = config().with_orthogonal(true).init(&device);
-        let weight = lstm.cells[0].weight_hh.val();
+        let weight = lstm.cells[0].weights.weight_hh.val();
         for gate in 0..4 {
             let gate = weight.clone().narrow(0, gate * 4, 4);
             let product = gate.clone().matmul(gate.transpose());

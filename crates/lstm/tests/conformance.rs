@@ -1,42 +1,9 @@
 //! The laws of a sequence layer, for every option of the LSTM.
 
 use burn::tensor::{Distribution, Tensor, Tolerance};
-use seq_core::testing::Conformance;
 use seq_lstm::{
     Activation, Bidirectional, Lengths, Lstm, LstmConfig, LstmState, SequenceLayer, Zoneout,
 };
-
-/// The layer by the reference body of its cells, in the order of PyTorch's documentation.
-fn reference(
-    lstm: &Lstm,
-    mut x: Tensor<3>,
-    lengths: Option<&Lengths>,
-    state: LstmState,
-) -> (Tensor<3>, LstmState) {
-    let directions = if lstm.bidirectional { 2 } else { 1 };
-    let mut last = Vec::new();
-    let mut states = state.cells.into_iter();
-    for layer in lstm.cells.chunks(directions) {
-        let mut outputs = Vec::new();
-        for (direction, cell) in layer.iter().enumerate() {
-            let reverse = lstm.reverse || direction == 1;
-            let state = states.next().expect("one state a cell");
-            let (y, state) = cell.reference(x.clone(), lengths, reverse, state);
-            outputs.push(y);
-            last.push(state);
-        }
-        x = Tensor::cat(outputs, 2);
-    }
-    (x, LstmState { cells: last })
-}
-
-/// `d_hidden` is odd at every other width, and never equal to `d_input`.
-fn suite(configure: fn(LstmConfig) -> LstmConfig) -> Conformance<Lstm> {
-    let make = move |width: usize, device: &_| {
-        configure(LstmConfig::new(width.div_ceil(2), width + 1)).init(device)
-    };
-    Conformance::new(make).with_reference(reference)
-}
 
 /// Everything at once, but for what changes the direction.
 fn all_options(config: LstmConfig) -> LstmConfig {
@@ -51,16 +18,7 @@ fn all_options(config: LstmConfig) -> LstmConfig {
         .with_zoneout(Zoneout::new().with_hidden(0.1).with_cell(0.3))
 }
 
-macro_rules! laws {
-    ($($name:ident: $check:ident $configure:expr;)*) => {
-        $(#[test]
-        fn $name() {
-            suite($configure).$check();
-        })*
-    };
-}
-
-laws! {
+seq_core::conformance_tests! { LstmConfig:
     plain: check |config| config;
     without_bias: check |config| config.with_bias(false);
     two_layers: check |config| config.with_num_layers(2);

@@ -37,7 +37,7 @@ fn burn_modules_are_taken_over() {
         for config in configs {
             let mut burn = config.init(&device);
             shake(&mut burn);
-            let lstm = Lstm::try_from(burn.clone()).unwrap();
+            let lstm = Lstm::from_burn(burn.clone()).unwrap();
             let (expected, last) = burn.forward(x.clone(), None);
             let (y, state) = lstm.forward(x.clone(), None);
             close(y, expected);
@@ -46,7 +46,7 @@ fn burn_modules_are_taken_over() {
         let mut burn = nn::BiLstmConfig::new(3, 4, true).init(&device);
         shake(&mut burn.forward);
         shake(&mut burn.reverse);
-        let lstm = Lstm::try_from(burn.clone()).unwrap();
+        let lstm = Lstm::from_burn(burn.clone()).unwrap();
         close(lstm.forward(x.clone(), None).0, burn.forward(x, None).0);
     }
 }
@@ -73,7 +73,7 @@ fn shake(lstm: &mut nn::Lstm) {
 fn burn_modules_that_do_not_fit_are_refused() {
     let device = seq_lstm::device();
     let config = nn::LstmConfig::new(3, 4, true);
-    let refused = |lstm: nn::Lstm| Lstm::try_from(lstm).unwrap_err();
+    let refused = |lstm: nn::Lstm| Lstm::from_burn(lstm).unwrap_err();
 
     let error = refused(config.clone().with_input_forget(true).init(&device));
     assert!(matches!(error, ConvertError::CoupledGates), "{error}");
@@ -102,7 +102,7 @@ fn burn_modules_that_do_not_fit_are_refused() {
 
     let mut odd = nn::BiLstmConfig::new(3, 4, true).init(&device);
     odd.reverse = nn::LstmConfig::new(3, 5, true).init(&device);
-    let error = Lstm::try_from(odd).unwrap_err();
+    let error = Lstm::from_burn(odd).unwrap_err();
     assert!(matches!(error, ConvertError::WrongShape { .. }), "{error}");
 }
 
@@ -113,20 +113,20 @@ fn keras_kernels_are_transposed_pytorch_weights() {
     let cell = &lstm.cells[0];
     let bias = |bias: &Option<Param<Tensor<1>>>| bias.as_ref().unwrap().val();
     let (kernel, recurrent) = (
-        cell.weight_ih.val().transpose(),
-        cell.weight_hh.val().transpose(),
+        cell.weights.weight_ih.val().transpose(),
+        cell.weights.weight_hh.val().transpose(),
     );
     let keras = LstmCell::from_keras(
         kernel.clone(),
         recurrent.clone(),
-        Some(bias(&cell.bias_ih) + bias(&cell.bias_hh)),
+        Some(bias(&cell.weights.bias_ih) + bias(&cell.weights.bias_hh)),
     );
     let x = uniform([2, 5, 3], &device);
     let (y, _) = Lstm::from(keras.unwrap()).forward(x.clone(), None);
     close(y, lstm.forward(x, None).0);
 
     let without = LstmCell::from_keras(kernel.clone(), recurrent.clone(), None).unwrap();
-    assert!(without.bias_ih.is_none() && without.bias_hh.is_none());
+    assert!(without.weights.bias_ih.is_none() && without.weights.bias_hh.is_none());
 
     let vector = |size| Some(Tensor::<1>::zeros([size], &device));
     let matrix = |rows, columns| Tensor::<2>::zeros([rows, columns], &device);

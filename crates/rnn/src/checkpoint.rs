@@ -1,9 +1,12 @@
-//! Weights under PyTorch's names.
+//! Weights under PyTorch's names, and from Burn's modules.
 
-use seq_core::recurrent::{Names, ParamMut, PyTorchCell};
+use burn::nn;
+use seq_core::recurrent::{
+    CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
+};
 
 use crate::config::RnnConfig;
-use crate::layer::RnnCell;
+use crate::layer::{Rnn, RnnCell};
 
 /// Beside PyTorch's, the names are `weight_hy` `[d_hidden, d_output]` and `bias_hy` for the output map,
 /// and `norm_input` and `norm_hidden` for layer normalisation. Independent units have a `weight_hh` of
@@ -34,4 +37,46 @@ impl PyTorchCell for RnnCell {
         }
         all
     }
+}
+
+/// Takes over weights, the activation, `reverse`, and `clip` as
+/// [`hidden_clip`](RnnConfig::hidden_clip).
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use burn::nn::RnnConfig;
+/// use seq_rnn::Rnn;
+///
+/// let device = seq_rnn::device();
+/// let rnn = Rnn::from_burn(RnnConfig::new(3, 4, true).init(&device)).unwrap();
+/// # }
+/// ```
+impl FromBurn<nn::Rnn> for RnnCell {
+    fn from_burn(rnn: nn::Rnn) -> Result<Rnn, ConvertError> {
+        let reverse = rnn.reverse;
+        Ok(Recurrent {
+            reverse,
+            ..from_burn(rnn, "")?.into()
+        })
+    }
+}
+
+/// As the conversion of [`nn::Rnn`], for both directions.
+impl FromBurn<nn::BiRnn> for RnnCell {
+    fn from_burn(rnn: nn::BiRnn) -> Result<Rnn, ConvertError> {
+        let forward = from_burn(rnn.forward, "forward.")?;
+        Recurrent::from_directions(forward, from_burn(rnn.reverse, "reverse.")?)
+    }
+}
+
+fn from_burn(rnn: nn::Rnn, prefix: &str) -> Result<RnnCell, ConvertError> {
+    let weights = CellWeights::from_burn(&[1], &[("gate", rnn.gate)], prefix)?;
+    let config = RnnConfig::new(weights.d_input(), weights.d_hidden());
+    let cell = config.init_cell(&weights.weight_ih.device());
+    Ok(RnnCell {
+        weights,
+        activation: rnn.hidden_activation,
+        hidden_clip: rnn.clip,
+        ..cell
+    })
 }

@@ -13,6 +13,6 @@ pub use config::RnnConfig;
 pub use layer::{Rnn, RnnCell, RnnCellState, RnnState};
 pub use seq_core::checkpoint::{Checkpoint, CheckpointError};
 pub use seq_core::recurrent::{
-    CellWeights, PyTorchCell, RecurrentCell, RecurrentConfig, RecurrentInit,
+    CellWeights, ConvertError, FromBurn, PyTorchCell, RecurrentCell, RecurrentConfig, RecurrentInit,
 };
 pub use seq_core::{Bidirectional, ConfigError, Lengths, SequenceLayer, SequenceState, device};

@@ -34,7 +34,7 @@ pub(crate) fn fused(
     reverse: bool,
 ) -> Fused {
     let Some(activation) = known(cell) else {
-        return Err(layer);
+        return Err(layer.into());
     };
     let kernel = RnnKernel {
         activation,

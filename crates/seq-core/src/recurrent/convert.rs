@@ -96,6 +96,17 @@ impl<C: RecurrentCell> Recurrent<C> {
     {
         C::from_burn(module)
     }
+
+    /// One layer of cells that were a module's `forward` and `reverse`.
+    ///
+    /// # Errors
+    ///
+    /// When the two are of different sizes.
+    pub fn from_directions(forward: C, reverse: C) -> Result<Self, ConvertError> {
+        let sizes = |cell: &C| [cell.d_hidden(), cell.d_input()];
+        ConvertError::unless_shape("a weight of `reverse`", sizes(&reverse), sizes(&forward))?;
+        Ok([forward, reverse].into())
+    }
 }
 
 impl Activation {

@@ -2,7 +2,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
-use super::{CellState, CellWeights, LayerOptions, Recurrence, RecurrentState, unroll};
+use super::{CellState, CellWeights, Fused, LayerOptions, Recurrence, RecurrentState, unroll};
 use crate::{Lengths, SequenceLayer};
 
 /// One layer in one direction: the building block of a [`Recurrent`] layer.
@@ -39,7 +39,7 @@ use crate::{Lengths, SequenceLayer};
 ///     }
 ///
 ///     fn fused(&self, layer: Recurrence, _: Option<&Lengths>, _: bool) -> Fused {
-///         Err(layer)
+///         Err(layer.into())
 ///     }
 /// }
 ///
@@ -173,17 +173,17 @@ pub trait RecurrentCell: Module + ModuleDisplay {
     }
 }
 
-/// Outputs `[batch, time, d_output]`, hidden state and cell state, as [`Recurrence::run`] gives them,
-/// or the layer again.
-pub type Fused = Result<(Tensor<3>, Tensor<2>, Option<Tensor<2>>), Recurrence>;
+/// A sequence and a state: inputs and the first one, or outputs and the last one.
+type Ends<S> = (Tensor<3>, S);
 
+/// By the fused kernel, or the arguments again.
 fn by_kernel<C: RecurrentCell>(
     cell: &C,
     x: Tensor<3>,
     lengths: Option<&Lengths>,
     reverse: bool,
     state: C::State,
-) -> Result<(Tensor<3>, C::State), Box<(Tensor<3>, C::State)>> {
+) -> Result<Ends<C::State>, Box<Ends<C::State>>> {
     let weights = cell.weights();
     if !weights.are_plain() {
         return Err(Box::new((x, state)));
@@ -272,7 +272,7 @@ fn check<C: RecurrentCell>(cell: &C, x: &[usize], [batch, width]: [usize; 2], st
 /// #         }
 /// #     }
 /// #     fn fused(&self, layer: Recurrence, _: Option<&Lengths>, _: bool) -> Fused {
-/// #         Err(layer)
+/// #         Err(layer.into())
 /// #     }
 /// # }
 /// use burn::tensor::Tensor;

@@ -31,10 +31,10 @@ pub use activation::{clip_gradient, clip_lanes};
 pub use cell::{Backward, Cell, Forward, State, Taken};
 pub use config::{LayerOptions, RecurrentConfig};
 pub use convert::{BurnGate, ConvertError, FromBurn};
-pub use layer::{Fused, Recurrent, RecurrentCell};
+pub use layer::{Recurrent, RecurrentCell};
 pub use packed::PackedWeights;
 pub use pytorch::{Names, ParamMut, PyTorchCell};
-pub use recurrence::Recurrence;
+pub use recurrence::{Fused, Recurrence};
 pub use reference::unroll;
 pub use state::{CellState, HiddenState, MemoryState, RecurrentState};
 pub use weights::{

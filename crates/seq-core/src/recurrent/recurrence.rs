@@ -31,51 +31,39 @@ pub struct Recurrence {
     pub packed: PackedWeights,
 }
 
+/// Outputs `[batch, time, d_hidden]`, and the hidden and the cell state after the last step
+/// `[batch, d_hidden]`; or the layer itself again, where there is no fused kernel for it.
+pub type Fused = Result<(Tensor<3>, Tensor<2>, Option<Tensor<2>>), Box<Recurrence>>;
+
 impl Recurrence {
-    /// Runs the layer by its fused kernel: the outputs `[batch, time, d_hidden]`, and the hidden and
-    /// the cell state after the last step `[batch, d_hidden]`.
-    ///
-    /// The layer itself again, where there is no such kernel: the device must be a CPU one, and all
-    /// tensors of one type, `f32` or `f64`.
+    /// Runs the layer by its fused kernel. There is one on CPU devices, where all tensors are of one type,
+    /// `f32` or `f64`.
     ///
     /// # Panics
     ///
     /// When the shapes do not fit one another, or there is no step.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the caller goes on with what it gets back"
-    )]
     #[cfg(feature = "cpu-kernels")]
     pub fn run<C, const G: usize, const I: usize, const H: usize, const U: usize>(
         self,
         cell: C,
         lengths: Option<&Lengths>,
         reverse: bool,
-    ) -> Result<(Tensor<3>, Tensor<2>, Option<Tensor<2>>), Self>
+    ) -> Fused
     where
         C: Cell<G, I, H, U>,
     {
         if !self.has_kernel() {
             self.packed.clear();
-            return Err(self);
+            return Err(self.into());
         }
         self.check::<G, I, H, U>(C::MEMORY, lengths);
         Ok(super::ops::run(self, cell, lengths, reverse))
     }
 
     /// The layer itself again: a build without a CPU backend has no fused kernels.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the caller goes on with what it gets back"
-    )]
     #[cfg(not(feature = "cpu-kernels"))]
-    pub fn run<C>(
-        self,
-        _: C,
-        _: Option<&Lengths>,
-        _: bool,
-    ) -> Result<(Tensor<3>, Tensor<2>, Option<Tensor<2>>), Self> {
-        Err(self)
+    pub fn run<C>(self, _: C, _: Option<&Lengths>, _: bool) -> Fused {
+        Err(self.into())
     }
 }
 

@@ -1,7 +1,18 @@
-use burn::tensor::TensorData;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::SequenceState;
+use crate::device::read;
 
 /// Tensors by name, in the order in which they came up.
 pub(super) type Values = Vec<(String, TensorData)>;
+
+/// Output and state, to compare.
+pub(super) fn values<S: SequenceState>(y: &Tensor<3>, state: &S) -> Values {
+    let mut values = vec![("y".to_owned(), read(y))];
+    let state = state.record().tensors.into_iter();
+    values.extend(state.map(|(name, data)| (format!("state.{name}"), data)));
+    values
+}
 
 /// The largest `|found - expected| / (atol + rtol |expected|)`; above 1 is a difference.
 ///

@@ -1,6 +1,6 @@
 //! What the tests of every architecture share: [`Conformance`], the laws of
 //! [`SequenceLayer`](crate::SequenceLayer), and [`Golden`], comparison with what other
-//! implementations answered.
+//! implementations answered; and for recurrent layers [`recurrent`], which has the rest, too.
 //!
 //! Both run on every backend of the build or, where the environment variable `BURN_DEVICE` names one,
 //! on that and the first; in f32 and, where the device computes in it, in f64. wgpu stores f64 but has
@@ -9,6 +9,7 @@
 mod compare;
 mod conformance;
 mod golden;
+pub mod recurrent;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData};
 
 use super::Body;
 use super::leaves::{Parameters, Restride};
-use super::trial::{Given, Trial, differentiate, run, values};
-use crate::testing::compare::{Values, close};
+use super::trial::{Given, Trial, differentiate, run};
+use crate::testing::compare::{Values, close, values};
 use crate::{SequenceLayer, SequenceState};
 
 /// Compares with `base`, the same trial on the first backend.

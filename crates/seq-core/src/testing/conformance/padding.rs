@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::trial::{Given, Trial, differentiate, run, values};
+use super::trial::{Given, Trial, differentiate, run};
 use crate::device::read;
-use crate::testing::compare::{Values, close, equal};
+use crate::testing::compare::{Values, close, equal, values};
 use crate::{Lengths, SequenceLayer, SequenceState};
 
 pub(super) fn padding<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {

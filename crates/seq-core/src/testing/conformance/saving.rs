@@ -3,8 +3,8 @@
 use burn::store::ModuleRecord;
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::trial::{Trial, values};
-use crate::testing::compare::{Values, close, equal};
+use super::trial::Trial;
+use crate::testing::compare::{Values, close, equal, values};
 use crate::{SequenceLayer, SequenceState, StateError, StateRecord};
 
 pub(super) fn state<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {

@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::leaves::Noise;
-use super::trial::{Sizes, Trial, values};
+use super::trial::{Sizes, Trial};
 use crate::SequenceLayer;
 use crate::device::read;
-use crate::testing::compare::{Values, close, equal};
+use crate::testing::compare::{Values, close, equal, values};
 
 pub(super) fn streaming<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {
     let Sizes {

@@ -3,8 +3,7 @@ use proptest::prelude::*;
 
 use super::Conformance;
 use super::leaves::{Fill, Flat, Gradient, Leaves, Noise, Parameters};
-use crate::device::read;
-use crate::testing::compare::Values;
+use crate::testing::compare::{Values, values};
 use crate::{Lengths, SequenceLayer, SequenceState};
 
 /// The largest sizes that a law is tried with.
@@ -203,14 +202,6 @@ pub(super) fn run<L: SequenceLayer>(
         Some(lengths) => layer.forward_padded(x, lengths, Some(state)),
         None => layer.forward(x, Some(state)),
     }
-}
-
-/// Output and state, to compare.
-pub(super) fn values<S: SequenceState>(y: &Tensor<3>, state: &S) -> Values {
-    let mut values = vec![("y".to_owned(), read(y))];
-    let state = state.record().tensors.into_iter();
-    values.extend(state.map(|(name, data)| (format!("state.{name}"), data)));
-    values
 }
 
 /// The outputs, and the gradients of the loss with respect to `x`, the initial state and every

@@ -1,0 +1,7 @@
+//! The GRU's quick workloads under criterion.
+
+mod quick;
+
+fn main() {
+    quick::bench("gru");
+}
