@@ -45,8 +45,8 @@ pub struct GruConfig {
     pub reverse: bool,
     /// Whether the reset gate acts on the recurrent product, as in the paper's first version (Cho et
     /// al. 2014, <https://arxiv.org/abs/1406.1078v1>), PyTorch and cuDNN, or, if not, on the hidden
-    /// state before it, as in its later ones, in ONNX's default and in Keras' old one. On the CPU only
-    /// the first runs by the fused kernel.
+    /// state before it, as in its later ones, in ONNX's default and in Keras' old one: threads then
+    /// meet twice a step.
     #[config(default = true)]
     pub reset_after: bool,
     /// What an open update gate does.

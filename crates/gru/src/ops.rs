@@ -24,14 +24,22 @@ pub(crate) struct GruKernel {
     pub hidden: Activation,
 }
 
-/// By the fused kernel, which leaves zoneout and a reset gate before the product to the reference.
+/// As [`GruKernel`], with the reset gate before the recurrent product.
+#[derive(Debug, Clone)]
+#[cfg_attr(
+    not(any(feature = "ndarray", feature = "flex")),
+    allow(dead_code, reason = "a build without a CPU backend has no kernels")
+)]
+pub(crate) struct ResetBeforeKernel(pub GruKernel);
+
+/// By the fused kernel, which leaves zoneout to the reference.
 pub(crate) fn fused(
     cell: &GruCell,
     layer: Recurrence,
     lengths: Option<&Lengths>,
     reverse: bool,
 ) -> Fused {
-    if cell.zoneout > 0.0 || !cell.reset_after {
+    if cell.zoneout > 0.0 {
         return Err(layer.into());
     }
     let kernel = GruKernel {
@@ -41,7 +49,10 @@ pub(crate) fn fused(
         gate: cell.gate_activation,
         hidden: cell.hidden_activation,
     };
-    layer.run(kernel, lengths, reverse)
+    match cell.reset_after {
+        true => layer.run(kernel, lengths, reverse),
+        false => layer.run(ResetBeforeKernel(kernel), lengths, reverse),
+    }
 }
 
 /// One step, from the input product `[batch, 3 * d_hidden]`.

@@ -1,10 +1,12 @@
 //! Whole models over any [`SequenceLayer`](crate::SequenceLayer), and what samples from them.
 
+mod classifier;
 mod language;
 mod sampling;
 #[cfg(feature = "train")]
 mod training;
 
+pub use classifier::Classifier;
 pub use language::{Generation, LanguageModel, bits_per_char, surprisal};
 pub use sampling::Sampler;
 #[cfg(feature = "train")]

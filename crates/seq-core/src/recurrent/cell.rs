@@ -10,6 +10,11 @@ use crate::cpu::{Real, Simd};
 /// parts of a gate must be kept apart, as in the GRU, each has a slot of its own. `U` counts the
 /// elementwise weights of a unit (peepholes).
 ///
+/// A cell may gate its hidden state before some of the products, as the GRU with its reset gate there:
+/// the last `D` slots then take the product of what [`gate`](Self::gate) makes of the hidden state, and
+/// the `H` before them that of the hidden state itself. That costs a second meeting of the threads in
+/// every step.
+///
 /// What is done with a register is done with every lane, one hidden unit each. Methods must be
 /// `#[inline(always)]`.
 ///
@@ -74,15 +79,18 @@ use crate::cpu::{Real, Simd};
 /// let gradient = hidden.grad(&y.sum().backward()).unwrap();
 /// assert_eq!(gradient.into_scalar::<f32>(), 0.5 + 0.25 + 0.125);
 /// ```
-pub trait Cell<const G: usize, const I: usize, const H: usize, const U: usize>:
+pub trait Cell<const G: usize, const I: usize, const H: usize, const U: usize, const D: usize = 0>:
     Debug + Clone + Send + Sync + 'static
 {
     /// Whether there is a cell state beside the hidden one.
     const MEMORY: bool;
     /// Which block of rows of `weight_ih` each of the first `I` slots belongs to.
     const INPUT: [usize; I];
-    /// Which block of rows of `weight_hh` each of the last `H` slots belongs to.
+    /// Which block of rows of `weight_hh` each of the last `H` slots, before those of
+    /// [`GATED`](Self::GATED), belongs to.
     const RECURRENT: [usize; H];
+    /// Which block of rows of `weight_hh` each of the last `D` slots belongs to.
+    const GATED: [usize; D] = [0; D];
 
     /// One step of some units.
     fn forward<R: Real, S: Simd>(
@@ -101,6 +109,31 @@ pub trait Cell<const G: usize, const I: usize, const H: usize, const U: usize>:
         weights: [R::V<S>; U],
         gradient: State<R::V<S>>,
     ) -> Backward<R::V<S>, G, U>;
+
+    /// The gated hidden state, from the sums of all slots but the last `D`.
+    #[inline(always)]
+    fn gate<R: Real, S: Simd>(
+        &self,
+        _s: S,
+        _sums: [R::V<S>; G],
+        before: State<R::V<S>>,
+    ) -> R::V<S> {
+        before.hidden
+    }
+
+    /// The gradient of [`gate`](Self::gate), called after [`backward`](Self::backward): from what that
+    /// gave for the sums, the state before the step and the gradient of the gated hidden state, the
+    /// gradients of the sums and what the gradient of the hidden state gets.
+    #[inline(always)]
+    fn gate_backward<R: Real, S: Simd>(
+        &self,
+        _s: S,
+        sums: [R::V<S>; G],
+        _before: State<R::V<S>>,
+        gradient: R::V<S>,
+    ) -> ([R::V<S>; G], R::V<S>) {
+        (sums, gradient)
+    }
 }
 
 /// The state of some units, or its gradient.
@@ -147,6 +180,6 @@ pub struct Backward<V, const G: usize, const U: usize> {
     pub sums: [V; G],
     /// Of the elementwise weights.
     pub weights: [V; U],
-    /// Of the state before, by every way but through the recurrent product.
+    /// Of the state before, by every way but through the recurrent products.
     pub before: State<V>,
 }

@@ -13,17 +13,24 @@ use crate::Lengths;
 use crate::cpu::{CpuTensor, Real, Slice};
 
 /// Runs a layer that has kernels.
-pub(super) fn run<C, const G: usize, const I: usize, const H: usize, const U: usize>(
+pub(super) fn run<
+    C,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+    const D: usize,
+>(
     layer: Recurrence,
     cell: C,
     lengths: Option<&Lengths>,
     reverse: bool,
 ) -> (Tensor<3>, Tensor<2>, Option<Tensor<2>>)
 where
-    C: Cell<G, I, H, U>,
+    C: Cell<G, I, H, U, D>,
 {
     let plan = Plan {
-        kernel: Arc::new(Kernel::<C, G, I, H, U>(cell)),
+        kernel: Arc::new(Kernel::<C, G, I, H, U, D>(cell)),
         lengths: lengths.cloned(),
         reverse,
         packed: layer.packed,
@@ -153,18 +160,31 @@ pub trait Typed<R> {
 }
 
 #[derive(Debug)]
-struct Kernel<C, const G: usize, const I: usize, const H: usize, const U: usize>(C);
+struct Kernel<C, const G: usize, const I: usize, const H: usize, const U: usize, const D: usize>(C);
 
-impl<C: Cell<G, I, H, U>, const G: usize, const I: usize, const H: usize, const U: usize> AnyKernel
-    for Kernel<C, G, I, H, U>
+impl<
+    C: Cell<G, I, H, U, D>,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+    const D: usize,
+> AnyKernel for Kernel<C, G, I, H, U, D>
 {
 }
 
-impl<R: Real, C: Cell<G, I, H, U>, const G: usize, const I: usize, const H: usize, const U: usize>
-    Typed<R> for Kernel<C, G, I, H, U>
+impl<
+    R: Real,
+    C: Cell<G, I, H, U, D>,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+    const D: usize,
+> Typed<R> for Kernel<C, G, I, H, U, D>
 {
     fn pack(&self, problem: &Problem<'_, R>) -> Packed<R> {
-        Packed::new(problem, C::INPUT, C::RECURRENT)
+        Packed::new(problem, C::INPUT, C::RECURRENT, C::GATED)
     }
 
     fn forward(&self, problem: &Problem<'_, R>, packed: &Packed<R>, keep: bool) -> Outputs<R> {

@@ -158,6 +158,7 @@ mod tests {
             Packed {
                 input: Buffer::zeroed(6),
                 recurrent: Buffer::zeroed(6),
+                gated: Buffer::zeroed(0),
             }
         });
         count > 0

@@ -43,20 +43,20 @@ impl Recurrence {
     ///
     /// When the shapes do not fit one another, or there is no step.
     #[cfg(feature = "cpu-kernels")]
-    pub fn run<C, const G: usize, const I: usize, const H: usize, const U: usize>(
+    pub fn run<C, const G: usize, const I: usize, const H: usize, const U: usize, const D: usize>(
         self,
         cell: C,
         lengths: Option<&Lengths>,
         reverse: bool,
     ) -> Fused
     where
-        C: Cell<G, I, H, U>,
+        C: Cell<G, I, H, U, D>,
     {
         if !self.has_kernel() {
             self.packed.clear();
             return Err(self.into());
         }
-        self.check::<G, I, H, U>(C::MEMORY, lengths);
+        self.check([I, H + D, U], C::MEMORY, lengths);
         Ok(super::ops::run(self, cell, lengths, reverse))
     }
 
@@ -86,11 +86,8 @@ impl Recurrence {
             && self.cell.iter().all(|cell| cell.dtype() == dtype)
     }
 
-    fn check<const G: usize, const I: usize, const H: usize, const U: usize>(
-        &self,
-        memory: bool,
-        lengths: Option<&Lengths>,
-    ) {
+    /// Checks the shapes, given the gates of the input, of the hidden state, and the elementwise weights.
+    fn check(&self, [input, recurrent, unit]: [usize; 3], memory: bool, lengths: Option<&Lengths>) {
         let [batch, _, d_input] = self.x.dims();
         let [_, d_hidden] = self.hidden.dims();
         Lengths::check_input(lengths, self.x.dims());
@@ -103,18 +100,18 @@ impl Recurrence {
         fits(
             "weight_ih",
             &self.weight_ih.dims(),
-            &[I * d_hidden, d_input],
+            &[input * d_hidden, d_input],
         );
         fits(
             "weight_hh",
             &self.weight_hh.dims(),
-            &[H * d_hidden, d_hidden],
+            &[recurrent * d_hidden, d_hidden],
         );
         fits("the hidden state", &self.hidden.dims(), &[batch, d_hidden]);
         let vectors = [
-            ("bias_ih", &self.bias_ih, I),
-            ("bias_hh", &self.bias_hh, H),
-            ("the elementwise weight", &self.weights, U),
+            ("bias_ih", &self.bias_ih, input),
+            ("bias_hh", &self.bias_hh, recurrent),
+            ("the elementwise weight", &self.weights, unit),
         ];
         for (name, vector, count) in vectors {
             if let Some(vector) = vector {

@@ -31,17 +31,27 @@ pub(crate) struct Saved<R> {
     pub hidden: Arc<Buffer<R>>,
     /// `[time + 1, batch, padded]`, empty for a cell without one.
     pub cell: Arc<Buffer<R>>,
+    /// `[time, batch, padded]`, empty for a cell that does not gate its hidden state.
+    pub gated: Arc<Buffer<R>>,
 }
 
 /// Runs a layer, its weights `packed`; with `keep`, keeps what the backward pass needs.
-pub(crate) fn forward<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>(
+pub(crate) fn forward<
+    R: Real,
+    C,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+    const D: usize,
+>(
     cell: &C,
     problem: &Problem<'_, R>,
     packed: &Packed<R>,
     keep: bool,
 ) -> Outputs<R>
 where
-    C: Cell<G, I, H, U>,
+    C: Cell<G, I, H, U, D>,
 {
     let Problem {
         batch,
@@ -55,16 +65,17 @@ where
     let row = G * padded;
     let chunk = (CHUNK_BYTES / size_of::<R>() / (batch * row).max(1)).clamp(1, time);
     // With `keep` every step has its place, otherwise steps reuse that of an earlier one.
-    let (kept_steps, hidden_steps, cell_steps) = match keep {
-        true => (time, time + 1, time + 1),
-        false => (chunk, 2, 1),
+    let (kept_steps, hidden_steps, cell_steps, gated_steps) = match keep {
+        true => (time, time + 1, time + 1, time),
+        false => (chunk, 2, 1, 1),
     };
     // SAFETY: a step writes its sums, then reads them, and writes the states that the next one reads.
-    let (mut kept, mut hidden, mut memory) = unsafe {
+    let (mut kept, mut hidden, mut memory, mut gated) = unsafe {
         (
             Buffer::uninit(kept_steps * batch * row),
             Buffer::uninit(hidden_steps * states),
             Buffer::uninit(if C::MEMORY { cell_steps * states } else { 0 }),
+            Buffer::uninit(if D > 0 { gated_steps * states } else { 0 }),
         )
     };
     problem.pad(Some(problem.hidden), &mut hidden.as_mut_slice()[..states]);
@@ -82,13 +93,14 @@ where
         kept: kept.shared(),
         hidden: hidden.shared(),
         memory: memory.shared(),
+        gated: gated.shared(),
         y: Shared::new(y.as_mut_ptr()),
-        biases: &problem.slot_biases(G, C::INPUT, C::RECURRENT),
+        biases: &problem.slot_biases(G, &C::INPUT, &C::RECURRENT, &C::GATED),
         weights: &problem.slot_weights(U),
     };
     let arch = Arch::new();
     Team::run(
-        problem.threads(batch * d_hidden * (I * d_input + H * d_hidden)),
+        problem.threads(batch * d_hidden * (I * d_input + (H + D) * d_hidden)),
         |member| {
             arch.dispatch(Thread {
                 pass: &pass,
@@ -112,6 +124,7 @@ where
             kept: Arc::new(kept),
             hidden: Arc::new(hidden),
             cell: Arc::new(memory),
+            gated: Arc::new(gated),
         }),
     }
 }
@@ -127,22 +140,44 @@ struct Pass<'a, R, C> {
     kept: Shared<R>,
     hidden: Shared<R>,
     memory: Shared<R>,
+    gated: Shared<R>,
     y: Shared<R>,
     biases: &'a Buffer<R>,
     weights: &'a Buffer<R>,
 }
 
+/// A recurrent product, as all threads see it.
+struct Product<'a, R> {
+    /// The first slot it adds to.
+    slot: usize,
+    /// What it is the product of, `[batch, padded]` from element `from` on.
+    states: Shared<R>,
+    from: usize,
+    /// The packed weights of all blocks of units.
+    panels: &'a [R],
+}
+
 /// One thread of it, which owns some of the hidden units: it keeps their weights in its cache and
 /// meets the others once a step, when the next hidden state is there.
-struct Thread<'a, 'm, R, C, const G: usize, const I: usize, const H: usize, const U: usize> {
+struct Thread<
+    'a,
+    'm,
+    R,
+    C,
+    const G: usize,
+    const I: usize,
+    const H: usize,
+    const U: usize,
+    const D: usize,
+> {
     pass: &'a Pass<'a, R, C>,
     member: &'a Member<'m>,
 }
 
-impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize> WithSimd
-    for Thread<'_, '_, R, C, G, I, H, U>
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize, const D: usize>
+    WithSimd for Thread<'_, '_, R, C, G, I, H, U, D>
 where
-    C: Cell<G, I, H, U>,
+    C: Cell<G, I, H, U, D>,
 {
     type Output = ();
 
@@ -157,14 +192,8 @@ where
             ..
         } = *pass.problem;
         let own = member.share(d_hidden.div_ceil(R::lanes::<S>()));
-        let (input, recurrent) = (
-            pass.packed.input.as_slice(),
-            pass.packed.recurrent.as_slice(),
-        );
-        let depth = (
-            d_input * I * R::lanes::<S>(),
-            d_hidden * H * R::lanes::<S>(),
-        );
+        let input = pass.packed.input.as_slice();
+        let depth = d_input * I * R::lanes::<S>();
         // The pointwise part of a single sequence is a chain of latencies: those of all blocks overlap.
         let group = if batch == 1 { own.len().max(1) } else { 1 };
         let mut start = 0;
@@ -172,7 +201,7 @@ where
             let steps = start..time.min(start + pass.chunk);
             let rows = steps.len() * batch;
             for block in own.clone() {
-                let panel = &input[block * depth.0..];
+                let panel = &input[block * depth..];
                 for (first, count) in tiles::<S>(rows) {
                     // SAFETY: the rows of the chunk are in the buffer, these columns are this
                     // thread's own, and the panel holds the weights of the block.
@@ -182,6 +211,29 @@ where
                 }
             }
             for step in steps.clone() {
+                let plain = Product {
+                    slot: G - H - D,
+                    states: pass.hidden,
+                    from: self.states(step).0,
+                    panels: pass.packed.recurrent.as_slice(),
+                };
+                let gated = Product {
+                    slot: G - D,
+                    states: pass.gated,
+                    from: self.gated(step),
+                    panels: pass.packed.gated.as_slice(),
+                };
+                if D > 0 {
+                    for block in own.clone() {
+                        // SAFETY: as above, and the states before the step were complete at the last
+                        // barrier.
+                        unsafe {
+                            self.multiply::<S, H>(s, step, block, &plain);
+                            self.gate(s, step, block);
+                        }
+                    }
+                    member.wait();
+                }
                 for turn in 0..own.len().div_ceil(group) {
                     // To and fro, so that each step begins with what the last one left in the cache.
                     let groups = own.len().div_ceil(group);
@@ -190,25 +242,24 @@ where
                     } else {
                         groups - 1 - turn
                     };
-                    let panels = index * group..own.len().min((index + 1) * group);
-                    for panel in panels.clone().filter(|_| H > 0) {
-                        let block = own.start + panel;
-                        let panel = &recurrent[block * depth.1..];
-                        for (first, count) in tiles::<S>(batch) {
-                            // SAFETY: as above, and the states before the step were complete at the
-                            // last barrier.
-                            unsafe {
-                                with_rows!(count, M => self.recur::<S, M>(s, step, first, block, panel.as_ptr()))
+                    let blocks =
+                        own.start + index * group..own.end.min(own.start + (index + 1) * group);
+                    for block in blocks.clone() {
+                        // SAFETY: as above, and the gated states were complete at the barrier.
+                        unsafe {
+                            match D {
+                                0 => self.multiply::<S, H>(s, step, block, &plain),
+                                _ => self.multiply::<S, D>(s, step, block, &gated),
                             }
                         }
                     }
-                    for panel in panels {
+                    for block in blocks {
                         // SAFETY: as above, and the sums of the block are complete.
-                        unsafe { self.advance(s, step, own.start + panel) };
+                        unsafe { self.advance(s, step, block) };
                     }
                 }
                 // Units without a recurrent product know nothing of one another.
-                if step + 1 < time && H > 0 {
+                if step + 1 < time && H + D > 0 {
                     member.wait();
                 }
             }
@@ -217,10 +268,10 @@ where
     }
 }
 
-impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize>
-    Thread<'_, '_, R, C, G, I, H, U>
+impl<R: Real, C, const G: usize, const I: usize, const H: usize, const U: usize, const D: usize>
+    Thread<'_, '_, R, C, G, I, H, U, D>
 where
-    C: Cell<G, I, H, U>,
+    C: Cell<G, I, H, U, D>,
 {
     /// The sums of one step and sequence: `[G, padded]`.
     #[inline(always)]
@@ -283,37 +334,98 @@ where
         }
     }
 
-    /// Adds the recurrent product to the sums of `M` sequences for one block of units.
+    /// Adds a recurrent product to `V` slots of one block of units, for all sequences.
     #[inline(always)]
-    unsafe fn recur<S: Simd, const M: usize>(
+    unsafe fn multiply<S: Simd, const V: usize>(
+        &self,
+        s: S,
+        step: usize,
+        block: usize,
+        product: &Product<'_, R>,
+    ) {
+        if V == 0 {
+            return;
+        }
+        for (first, count) in tiles::<S>(self.pass.problem.batch) {
+            // SAFETY: by the caller's promise.
+            unsafe { with_rows!(count, M => self.recur::<S, M, V>(s, step, first, block, product)) }
+        }
+    }
+
+    /// Adds a recurrent product to `V` slots of one block of units, for `M` sequences.
+    #[inline(always)]
+    unsafe fn recur<S: Simd, const M: usize, const V: usize>(
         &self,
         s: S,
         step: usize,
         first: usize,
         block: usize,
-        panel: *const R,
+        product: &Product<'_, R>,
     ) {
         let pass = self.pass;
         let (lanes, padded) = (R::lanes::<S>(), pass.padded);
         let unit = block * lanes;
-        let (from, _) = self.states(step);
         // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
         unsafe {
+            let depth = pass.problem.d_hidden;
+            let panel = &product.panels[block * depth * V * lanes..];
+            let rows: [*const R; M] = std::array::from_fn(|m| {
+                let row = product.from + (first + m) * padded;
+                product.states.at(row).cast_const()
+            });
             let bias = pass.biases.as_slice().as_ptr().add(unit);
             let sums: [*mut R; M] = std::array::from_fn(|m| self.sums(step, first + m).add(unit));
-            let mut acc: [[R::V<S>; H]; M] = std::array::from_fn(|m| {
-                std::array::from_fn(|h| match G - H + h {
+            let mut acc: [[R::V<S>; V]; M] = std::array::from_fn(|m| {
+                std::array::from_fn(|v| match product.slot + v {
                     g if g < I => R::load(s, sums[m].add(g * padded)),
                     g => R::load(s, bias.add(g * padded)),
                 })
             });
-            let rows: [*const R; M] =
-                std::array::from_fn(|m| pass.hidden.at(from + (first + m) * padded).cast_const());
-            accumulate::<R, S, M, H>(s, pass.problem.d_hidden, rows, panel, &mut acc);
+            accumulate::<R, S, M, V>(s, depth, rows, panel.as_ptr(), &mut acc);
             for (sums, acc) in sums.into_iter().zip(&acc) {
-                for (h, &sum) in acc.iter().enumerate() {
-                    R::store(s, sums.add((G - H + h) * padded), sum);
+                for (v, &sum) in acc.iter().enumerate() {
+                    R::store(s, sums.add((product.slot + v) * padded), sum);
                 }
+            }
+        }
+    }
+
+    /// Where the gated hidden states of a step begin.
+    #[inline(always)]
+    fn gated(&self, step: usize) -> usize {
+        let states = self.pass.problem.batch * self.pass.padded;
+        if self.pass.keep { step * states } else { 0 }
+    }
+
+    /// Gates the hidden states of one block of units.
+    #[inline(always)]
+    unsafe fn gate<S: Simd>(&self, s: S, step: usize, block: usize) {
+        let pass = self.pass;
+        let padded = pass.padded;
+        let unit = block * R::lanes::<S>();
+        let ((from, _), to) = (self.states(step), self.gated(step));
+        let zero = R::splat(s, R::ZERO);
+        for row in 0..pass.problem.batch {
+            let at = row * padded + unit;
+            // SAFETY: every address is that of a whole register inside its buffer, by the caller's
+            // promise.
+            unsafe {
+                let sums = self.sums(step, row).add(unit);
+                // The last slots may not have been written yet.
+                let sums = std::array::from_fn(|g| match g < I.max(G - D) {
+                    true => R::load(s, sums.add(g * padded)),
+                    false => zero,
+                });
+                let before = State {
+                    hidden: R::load(s, pass.hidden.at(from + at)),
+                    cell: zero,
+                };
+                // What padding holds, NaN perhaps, must not reach the gradient of the weights.
+                let gated = match step < pass.problem.length(row) {
+                    true => pass.cell.gate::<R, S>(s, sums, before),
+                    false => zero,
+                };
+                R::store(s, pass.gated.at(to + at), gated);
             }
         }
     }

@@ -4,6 +4,7 @@ mod backward;
 mod forward;
 mod pack;
 mod plan;
+mod retreat;
 
 pub(crate) use backward::{Gradients, Incoming, backward};
 pub(crate) use forward::{Outputs, Saved, forward};

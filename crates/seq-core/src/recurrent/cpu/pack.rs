@@ -10,27 +10,27 @@ pub(crate) struct Packed<R> {
     pub input: Buffer<R>,
     /// `[blocks, d_hidden, H, lanes]`
     pub recurrent: Buffer<R>,
+    /// `[blocks, d_hidden, D, lanes]`
+    pub gated: Buffer<R>,
 }
 
 impl<R: Real> Packed<R> {
     /// Packs the blocks of rows of `weight_ih` and `weight_hh` that the slots belong to.
-    pub fn new<const I: usize, const H: usize>(
+    pub fn new<const I: usize, const H: usize, const D: usize>(
         problem: &Problem<'_, R>,
         input_gates: [usize; I],
         recurrent_gates: [usize; H],
+        gated_gates: [usize; D],
     ) -> Self {
         let (d_input, d_hidden, padded) = (problem.d_input, problem.d_hidden, problem.padded());
         // SAFETY: the threads write every element.
-        let (mut input, mut recurrent) = unsafe {
-            (
-                Buffer::uninit(padded * d_input * I),
-                Buffer::uninit(padded * d_hidden * H),
-            )
-        };
+        let new = |size| unsafe { Buffer::uninit(padded * size) };
+        let (mut input, mut recurrent, mut gated) =
+            (new(d_input * I), new(d_hidden * H), new(d_hidden * D));
         let arch = Arch::new();
-        let (input_out, recurrent_out) = (input.shared(), recurrent.shared());
+        let outs = (input.shared(), recurrent.shared(), gated.shared());
         Team::run(
-            problem.threads(padded * (d_input * I + d_hidden * H)),
+            problem.threads(padded * (d_input * I + d_hidden * (H + D))),
             |member| {
                 arch.dispatch(Pack {
                     member,
@@ -38,7 +38,7 @@ impl<R: Real> Packed<R> {
                     depth: d_input,
                     gates: input_gates,
                     weights: problem.weight_ih,
-                    out: input_out,
+                    out: outs.0,
                 });
                 arch.dispatch(Pack {
                     member,
@@ -46,11 +46,23 @@ impl<R: Real> Packed<R> {
                     depth: d_hidden,
                     gates: recurrent_gates,
                     weights: problem.weight_hh,
-                    out: recurrent_out,
+                    out: outs.1,
+                });
+                arch.dispatch(Pack {
+                    member,
+                    d_hidden,
+                    depth: d_hidden,
+                    gates: gated_gates,
+                    weights: problem.weight_hh,
+                    out: outs.2,
                 });
             },
         );
-        Self { input, recurrent }
+        Self {
+            input,
+            recurrent,
+            gated,
+        }
     }
 }
 

@@ -80,11 +80,12 @@ impl<R: Real> Problem<'_, R> {
     }
 
     /// The biases of every slot: `[G, padded]`.
-    pub fn slot_biases<const I: usize, const H: usize>(
+    pub fn slot_biases(
         &self,
         slots: usize,
-        input: [usize; I],
-        recurrent: [usize; H],
+        input: &[usize],
+        recurrent: &[usize],
+        gated: &[usize],
     ) -> Buffer<R> {
         let (hidden, padded) = (self.d_hidden, self.padded());
         let mut out = Buffer::zeroed(slots * padded);
@@ -95,11 +96,12 @@ impl<R: Real> Problem<'_, R> {
                 *out += bias;
             }
         };
-        for (slot, gate) in input.into_iter().enumerate() {
+        for (slot, &gate) in input.iter().enumerate() {
             add(slot, self.bias_ih, gate);
         }
-        for (slot, gate) in recurrent.into_iter().enumerate() {
-            add(slots - H + slot, self.bias_hh, gate);
+        let first = slots - recurrent.len() - gated.len();
+        for (slot, &gate) in recurrent.iter().chain(gated).enumerate() {
+            add(first + slot, self.bias_hh, gate);
         }
         out
     }
