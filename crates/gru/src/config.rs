@@ -2,10 +2,10 @@ use burn::config::Config;
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
-use seq_core::ConfigError;
 use seq_core::recurrent::{
     Activation, LayerOptions, RecurrentConfig, RecurrentInit, WeightsConfig,
 };
+use seq_core::{ConfigError, recurrent_config};
 use serde::{Deserialize, Serialize};
 
 use crate::layer::{Gru, GruCell};
@@ -107,39 +107,13 @@ pub enum UpdateGate {
     Write,
 }
 
-impl GruConfig {
-    /// Makes the layer with fresh weights.
-    ///
-    /// # Panics
-    ///
-    /// When the options do not pass [`validate`](RecurrentConfig::validate).
-    pub fn init(&self, device: &Device) -> Gru {
-        RecurrentConfig::init(self, device)
-    }
-
-    /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
-    /// `bidirectional`, `reverse` and `dropout` have no meaning for it.
-    ///
-    /// # Panics
-    ///
-    /// As [`init`](Self::init).
-    pub fn init_cell(&self, device: &Device) -> GruCell {
-        RecurrentConfig::init_cell(self, device)
-    }
-}
+recurrent_config!(GruConfig, Gru, GruCell);
 
 impl RecurrentConfig for GruConfig {
     type Cell = GruCell;
 
     fn options(&self) -> LayerOptions {
-        LayerOptions {
-            d_input: self.d_input,
-            d_between: self.d_hidden,
-            num_layers: self.num_layers,
-            bidirectional: self.bidirectional,
-            reverse: self.reverse,
-            dropout: self.dropout,
-        }
+        self.layer_options(self.d_hidden)
     }
 
     fn fresh_cell(&self, d_input: usize, _: bool, device: &Device) -> GruCell {

@@ -2,10 +2,10 @@ use burn::config::Config;
 use burn::module::Param;
 use burn::nn::{DropoutConfig, Initializer, LayerNormConfig};
 use burn::tensor::{Device, Tensor, s};
-use seq_core::ConfigError;
 use seq_core::recurrent::{
     Activation, LayerOptions, RecurrentConfig, RecurrentInit, WeightsConfig,
 };
+use seq_core::{ConfigError, recurrent_config};
 
 use crate::layer::{Lstm, LstmCell};
 
@@ -129,26 +129,9 @@ pub struct Zoneout {
     pub cell: f64,
 }
 
+recurrent_config!(LstmConfig, Lstm, LstmCell);
+
 impl LstmConfig {
-    /// Makes the layer with fresh weights.
-    ///
-    /// # Panics
-    ///
-    /// When the options do not pass [`validate`](RecurrentConfig::validate).
-    pub fn init(&self, device: &Device) -> Lstm {
-        RecurrentConfig::init(self, device)
-    }
-
-    /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
-    /// `bidirectional`, `reverse` and `dropout` have no meaning for it.
-    ///
-    /// # Panics
-    ///
-    /// As [`init`](Self::init).
-    pub fn init_cell(&self, device: &Device) -> LstmCell {
-        RecurrentConfig::init_cell(self, device)
-    }
-
     /// The width of the hidden state.
     fn d_output(&self) -> usize {
         self.d_projection.unwrap_or(self.d_hidden)
@@ -159,14 +142,7 @@ impl RecurrentConfig for LstmConfig {
     type Cell = LstmCell;
 
     fn options(&self) -> LayerOptions {
-        LayerOptions {
-            d_input: self.d_input,
-            d_between: self.d_output(),
-            num_layers: self.num_layers,
-            bidirectional: self.bidirectional,
-            reverse: self.reverse,
-            dropout: self.dropout,
-        }
+        self.layer_options(self.d_output())
     }
 
     fn fresh_cell(&self, d_input: usize, _: bool, device: &Device) -> LstmCell {

@@ -1,6 +1,7 @@
 //! Weights under PyTorch's names, and from Burn's modules.
 
 use burn::nn;
+use burn::nn::activation::Activation as BurnActivation;
 use seq_core::recurrent::{
     CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
 };
@@ -70,6 +71,15 @@ impl FromBurn<nn::BiRnn> for RnnCell {
 }
 
 fn from_burn(rnn: nn::Rnn, prefix: &str) -> Result<RnnCell, ConvertError> {
+    if matches!(
+        rnn.hidden_activation,
+        BurnActivation::PRelu(_) | BurnActivation::SwiGlu(_)
+    ) {
+        return Err(ConvertError::WeightedActivation {
+            role: "hidden_activation",
+            found: format!("{:?}", rnn.hidden_activation),
+        });
+    }
     let weights = CellWeights::from_burn(&[1], &[("gate", rnn.gate)], prefix)?;
     let config = RnnConfig::new(weights.d_input(), weights.d_hidden());
     let cell = config.init_cell(&weights.weight_ih.device());

@@ -2,8 +2,8 @@ use burn::config::Config;
 use burn::nn::activation::ActivationConfig;
 use burn::nn::{Initializer, LinearConfig};
 use burn::tensor::Device;
-use seq_core::ConfigError;
 use seq_core::recurrent::{LayerOptions, RecurrentConfig, RecurrentInit, WeightsConfig};
+use seq_core::{ConfigError, recurrent_config};
 
 use crate::layer::{Rnn, RnnCell};
 
@@ -73,39 +73,13 @@ pub struct RnnConfig {
     pub recurrent_init: RecurrentInit,
 }
 
-impl RnnConfig {
-    /// Makes the layer with fresh weights.
-    ///
-    /// # Panics
-    ///
-    /// When the options do not pass [`validate`](RecurrentConfig::validate).
-    pub fn init(&self, device: &Device) -> Rnn {
-        RecurrentConfig::init(self, device)
-    }
-
-    /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
-    /// `bidirectional`, `reverse` and `dropout` have no meaning for it.
-    ///
-    /// # Panics
-    ///
-    /// As [`init`](Self::init).
-    pub fn init_cell(&self, device: &Device) -> RnnCell {
-        RecurrentConfig::init_cell(self, device)
-    }
-}
+recurrent_config!(RnnConfig, Rnn, RnnCell);
 
 impl RecurrentConfig for RnnConfig {
     type Cell = RnnCell;
 
     fn options(&self) -> LayerOptions {
-        LayerOptions {
-            d_input: self.d_input,
-            d_between: self.d_hidden,
-            num_layers: self.num_layers,
-            bidirectional: self.bidirectional,
-            reverse: self.reverse,
-            dropout: self.dropout,
-        }
+        self.layer_options(self.d_hidden)
     }
 
     fn fresh_cell(&self, d_input: usize, top: bool, device: &Device) -> RnnCell {

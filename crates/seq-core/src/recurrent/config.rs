@@ -139,3 +139,44 @@ impl LayerOptions {
         })
     }
 }
+
+/// Gives a configuration `init` and `init_cell` as methods of its own, which need no import, and
+/// `layer_options`, the [`LayerOptions`](crate::recurrent::LayerOptions) from its fields of the same
+/// names.
+#[macro_export]
+macro_rules! recurrent_config {
+    ($config:ty, $layer:ty, $cell:ty) => {
+        impl $config {
+            /// Makes the layer with fresh weights.
+            ///
+            /// # Panics
+            ///
+            /// When the options do not pass
+            /// [`validate`]($crate::recurrent::RecurrentConfig::validate).
+            pub fn init(&self, device: &::burn::tensor::Device) -> $layer {
+                $crate::recurrent::RecurrentConfig::init(self, device)
+            }
+
+            /// Makes a single cell with fresh weights, for loops written by hand; `num_layers`,
+            /// `bidirectional`, `reverse` and `dropout` have no meaning for it.
+            ///
+            /// # Panics
+            ///
+            /// As [`init`](Self::init).
+            pub fn init_cell(&self, device: &::burn::tensor::Device) -> $cell {
+                $crate::recurrent::RecurrentConfig::init_cell(self, device)
+            }
+
+            fn layer_options(&self, d_between: usize) -> $crate::recurrent::LayerOptions {
+                $crate::recurrent::LayerOptions {
+                    d_input: self.d_input,
+                    d_between,
+                    num_layers: self.num_layers,
+                    bidirectional: self.bidirectional,
+                    reverse: self.reverse,
+                    dropout: self.dropout,
+                }
+            }
+        }
+    };
+}

@@ -33,6 +33,14 @@ pub enum ConvertError {
         /// The module found.
         found: String,
     },
+    /// An activation that is more than a function of one value.
+    #[error("`{role}` is {found}: an activation must have no weights of its own")]
+    WeightedActivation {
+        /// Which of the module's activations.
+        role: &'static str,
+        /// The module found.
+        found: String,
+    },
     /// An activation of which `f(-x) = 1 - f(x)` does not hold.
     #[error("the gates' activation is {activation:?}, which has no opposite: sigmoids have")]
     Asymmetric {

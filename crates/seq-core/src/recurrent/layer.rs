@@ -188,18 +188,7 @@ fn by_kernel<C: RecurrentCell>(
     if !weights.are_plain() {
         return Err(Box::new((x, state)));
     }
-    let (hidden, memory) = state.into_parts();
-    let layer = Recurrence {
-        x,
-        weight_ih: weights.weight_ih.val(),
-        weight_hh: weights.weight_hh.val(),
-        bias_ih: weights.bias_ih.as_ref().map(|bias| bias.val()),
-        bias_hh: weights.bias_hh.as_ref().map(|bias| bias.val()),
-        weights: None,
-        hidden,
-        cell: memory,
-        packed: weights.packed.share(),
-    };
+    let layer = weights.recurrence(x, state);
     match cell.fused(layer, lengths, reverse) {
         Ok((y, hidden, memory)) => Ok((y, C::State::from_parts(hidden, memory))),
         Err(layer) => {

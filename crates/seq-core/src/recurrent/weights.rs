@@ -3,7 +3,7 @@ use burn::nn::{Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::PackedWeights;
+use super::{CellState, PackedWeights, Recurrence};
 
 /// What the cells of all recurrent layers have in common: the weights of the input product and of the
 /// recurrent product, in PyTorch's names and layout.
@@ -250,6 +250,23 @@ impl CellWeights {
             product = product + bias.val().unsqueeze();
         }
         product
+    }
+
+    /// What the fused kernels run: `x` `[batch, time, d_input]` from this state, without elementwise
+    /// weights.
+    pub fn recurrence(&self, x: Tensor<3>, state: impl CellState) -> Recurrence {
+        let (hidden, cell) = state.into_parts();
+        Recurrence {
+            x,
+            weight_ih: self.weight_ih.val(),
+            weight_hh: self.weight_hh.val(),
+            bias_ih: self.bias_ih.as_ref().map(|bias| bias.val()),
+            bias_hh: self.bias_hh.as_ref().map(|bias| bias.val()),
+            weights: None,
+            hidden,
+            cell,
+            packed: self.packed.share(),
+        }
     }
 
     /// The recurrent product for one sequence of `batch` rows.

@@ -177,7 +177,7 @@ struct Run {
 /// All slots at once where they lie like the rows of the weights, else one by one.
 fn runs<const N: usize>(gates: [usize; N], unpadded: bool) -> Vec<Run> {
     let in_order = gates.iter().enumerate().all(|(slot, &gate)| slot == gate);
-    match unpadded && in_order {
+    match N > 0 && unpadded && in_order {
         true => vec![Run {
             first: 0,
             gate: 0,

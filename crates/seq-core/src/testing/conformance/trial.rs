@@ -28,8 +28,9 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// The smallest, and an odd one with all there is.
-    pub fn corners(limits: Limits) -> [Self; 2] {
+    /// The smallest, an odd one with all there is and, where the law allows for it, one of a width next
+    /// to a power of two, with which kernels fill whole registers.
+    pub fn corners(limits: Limits) -> impl Iterator<Item = Self> {
         let smallest = Self {
             batch: 1,
             time: 1,
@@ -46,7 +47,10 @@ impl Sizes {
             padded: true,
             seed: 2,
         };
+        let whole = Self { width: 15, ..odd };
         [smallest, odd]
+            .into_iter()
+            .chain((limits.width >= 20).then_some(whole))
     }
 
     pub fn any(limits: Limits) -> impl Strategy<Value = Self> {

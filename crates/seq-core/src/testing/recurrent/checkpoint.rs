@@ -8,9 +8,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use tempfile::TempDir;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, write_safetensors};
+use crate::device::{device, read};
 use crate::recurrent::{CellState, PyTorchCell, Recurrent, RecurrentConfig, RecurrentState};
 use crate::testing::compare::{Values, close};
-use crate::{BackendName, SequenceLayer, device};
+use crate::{BackendName, SequenceLayer};
 
 /// The tensors of a file.
 pub type Tensors = Vec<(String, TensorData)>;
@@ -55,10 +56,10 @@ pub fn layer_answers_as_pytorch<C: PyTorchCell>(
         let states = state.cells.into_iter().map(CellState::into_parts);
         let (hidden, cell): (Vec<_>, Vec<_>) = states.unzip();
         let cell: Option<Vec<_>> = cell.into_iter().collect();
-        let mut found = vec![("output".to_owned(), y.into_data())];
+        let mut found = vec![("output".to_owned(), read(&y))];
         let states = [Some(hidden), cell].into_iter().flatten();
         for (name, rows) in ["h_n", "c_n"].iter().zip(states) {
-            found.push((name.to_string(), Tensor::stack::<3>(rows, 0).into_data()));
+            found.push((name.to_string(), read(&Tensor::stack::<3>(rows, 0))));
         }
         answers.compare(backend, found);
     }
@@ -78,8 +79,8 @@ pub fn cell_answers_as_pytorch<C: PyTorchCell>(file: &Path) {
         let mut before = answers.states::<2>(C::State::MEMORY).into_iter();
         let state = C::State::from_parts(before.next().unwrap(), before.next());
         let (hidden, memory) = cell.step(x, state).1.into_parts();
-        let mut found = vec![("h_n".to_owned(), hidden.into_data())];
-        found.extend(memory.map(|memory| ("c_n".to_owned(), memory.into_data())));
+        let mut found = vec![("h_n".to_owned(), read(&hidden))];
+        found.extend(memory.map(|memory| ("c_n".to_owned(), read(&memory))));
         answers.compare(backend, found);
     }
 }
@@ -113,8 +114,8 @@ impl Answers {
     fn compare(mut self, backend: BackendName, found: Values) {
         let expected = found.iter().map(|(name, data)| {
             let expected = match data.shape().len() {
-                2 => self.take::<2>(name).into_data(),
-                _ => self.take::<3>(name).into_data(),
+                2 => read(&self.take::<2>(name)),
+                _ => read(&self.take::<3>(name)),
             };
             (name.clone(), expected)
         });

@@ -7,27 +7,15 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::{cpu_devices, initial_state};
-use crate::recurrent::{
-    CellState, ParamMut, PyTorchCell, Recurrence, RecurrentCell, RecurrentConfig,
-};
+use crate::recurrent::{CellState, ParamMut, PyTorchCell, RecurrentCell, RecurrentConfig};
 use crate::testing::compare::{close, values};
 
 /// Whether the fused kernel has the options of the cell.
 pub fn is_fused<C: RecurrentCell>(cell: &C) -> bool {
-    let weights = cell.weights();
-    let (hidden, memory) = initial_state(cell, 1).into_parts();
-    let options = (&hidden.device(), hidden.dtype());
-    let layer = Recurrence {
-        x: Tensor::zeros([1, 1, cell.d_input()], options),
-        weight_ih: weights.weight_ih.val(),
-        weight_hh: weights.weight_hh.val(),
-        bias_ih: weights.bias_ih.as_ref().map(|bias| bias.val()),
-        bias_hh: weights.bias_hh.as_ref().map(|bias| bias.val()),
-        weights: None,
-        hidden,
-        cell: memory,
-        packed: weights.packed.share(),
-    };
+    let state = initial_state(cell, 1);
+    let options = (&state.hidden().device(), state.hidden().dtype());
+    let x = Tensor::zeros([1, 1, cell.d_input()], options);
+    let layer = cell.weights().recurrence(x, state);
     cell.fused(layer, None, false).is_ok()
 }
 

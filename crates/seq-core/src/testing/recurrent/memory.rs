@@ -97,7 +97,8 @@ fn measure(config: &impl RecurrentConfig, device: &Device, time: usize) -> (usiz
 pub fn run_kernels<K: RecurrentConfig>(configure: impl Fn(usize, usize) -> K) {
     for backend in cpu_backends() {
         let device = backend.device().autodiff();
-        for (batch, time, d_input, d_hidden) in [(1, 1, 1, 1), (2, 3, 5, 7), (7, 2, 9, 33)] {
+        let sizes = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 4, 2, 16), (7, 2, 9, 33)];
+        for (batch, time, d_input, d_hidden) in sizes {
             let layer = configure(d_input, d_hidden).init(&device);
             let shape = [batch, time, d_input];
             let x = Tensor::<3>::random(shape, Distribution::Default, &device).require_grad();

@@ -3,6 +3,7 @@
 //! An architecture says how to make its configurations; what is checked of them is here.
 
 pub mod checkpoint;
+pub mod convert;
 mod golden;
 pub mod kernels;
 pub mod memory;
@@ -17,7 +18,8 @@ use crate::recurrent::{Recurrent, RecurrentCell, RecurrentConfig};
 /// The laws of a sequence layer for the layers of `configure(d_input, d_hidden)`, which are also
 /// compared with their [`reference`](Recurrent::reference).
 ///
-/// `d_hidden` is odd at every other width, and never equal to `d_input`.
+/// `d_hidden` is one more than the width, and so odd at every other one and a whole number of registers
+/// at 15; it is never equal to `d_input`.
 pub fn conformance<K: RecurrentConfig<Cell: 'static>>(
     configure: impl Fn(usize, usize) -> K + 'static,
 ) -> Conformance<Recurrent<K::Cell>> {
@@ -28,7 +30,7 @@ pub fn conformance<K: RecurrentConfig<Cell: 'static>>(
 /// A test for each configuration: a name, the check of [`Conformance`](crate::testing::Conformance)
 /// that its layers must pass, and what makes it of the plain one.
 ///
-/// ```ignore
+/// ```text
 /// seq_core::conformance_tests! { LstmConfig:
 ///     two_layers: check |config| config.with_num_layers(2);
 ///     reverse: check_whole |config| config.with_reverse(true);

@@ -58,6 +58,55 @@ pub fn dropout_is_between_layers<K: RecurrentConfig>(configure: impl Fn(usize) -
     });
 }
 
+/// Checks that each gate's recurrent weights are orthogonal in the layers of `config`, and are trained:
+/// with autodiff, where a parameter has to be a leaf, and without.
+///
+/// # Panics
+///
+/// When they are not.
+pub fn orthogonal_gates_are_orthogonal_and_trained(config: &impl RecurrentConfig) {
+    on_cpus(|device| {
+        for device in [device.clone().inner(), device.clone()] {
+            let layer = config.init(&device);
+            let weights = layer.cells[0].weights();
+            let (weight, hidden) = (weights.weight_hh.val(), weights.d_hidden());
+            let one = Tensor::eye(hidden, &device);
+            for gate in weight.clone().split(hidden, 0) {
+                let product = gate.clone().matmul(gate.transpose());
+                let error = largest((product - one.clone()).abs());
+                assert!(error < 1e-5, "{error}");
+            }
+            if device.is_autodiff() {
+                let (y, _) = layer.forward(Tensor::ones([1, 2, layer.d_input()], &device), None);
+                assert!(weight.grad(&y.sum().backward()).is_some());
+            }
+        }
+    });
+}
+
+/// Checks that layers of `with`, which sets a recurrent dropout, give something else at every call
+/// while training, and afterwards what the same layer of `without` gives, to the bit.
+///
+/// # Panics
+///
+/// When they do not.
+pub fn recurrent_dropout_is_for_training_alone<K: RecurrentConfig>(with: &K, without: &K) {
+    on_cpus(|device| {
+        let layer = with.init(device);
+        let x = Tensor::<3>::random([4, 10, layer.d_input()], Distribution::Default, device);
+        let y = |layer: &Recurrent<K::Cell>, x: &Tensor<3>| {
+            layer.forward(x.clone(), None).0.into_data()
+        };
+        assert_ne!(y(&layer, &x), y(&layer, &x), "two calls had the same mask");
+        let trained = layer.valid();
+        let plain = without
+            .init(&device.clone().inner())
+            .load_record(trained.clone().into_record());
+        let x = x.inner();
+        assert_eq!(y(&trained, &x), y(&plain, &x));
+    });
+}
+
 /// Checks that zoneout keeps each unit of the state with a probability while training, and afterwards
 /// gives the mixture that this makes on average. `cells` gives a cell with zoneout of that probability
 /// in all parts of its state, and the same without. Its `d_hidden` must be 64.
