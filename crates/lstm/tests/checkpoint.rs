@@ -10,7 +10,7 @@ use seq_lstm::{
     SequenceLayer,
 };
 
-/// A file that PyTorch wrote; `checkpoint/gen.py` says how.
+/// A file that PyTorch wrote; `gen_recurrent.py` of seq-core's tests says how.
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/checkpoint")

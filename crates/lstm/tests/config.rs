@@ -67,24 +67,3 @@ fn the_forget_bias_is_set_and_trained() {
         }
     }
 }
-
-#[test]
-fn orthogonal_gates_are_orthogonal_and_trained() {
-    for device in devices() {
-        let lstm = config().with_orthogonal(true).init(&device);
-        let weight = lstm.cells[0].weights.weight_hh.val();
-        for gate in 0..4 {
-            let gate = weight.clone().narrow(0, gate * 4, 4);
-            let product = gate.clone().matmul(gate.transpose());
-            let error: f32 = (product - Tensor::eye(4, &device))
-                .abs()
-                .max()
-                .into_scalar();
-            assert!(error < 1e-5, "{error}");
-        }
-        if device.is_autodiff() {
-            let (y, _) = lstm.forward(Tensor::ones([1, 2, 3], &device), None);
-            assert!(weight.grad(&y.sum().backward()).is_some());
-        }
-    }
-}

@@ -3,20 +3,10 @@
 use burn::module::Param;
 use burn::nn;
 use burn::nn::activation::ActivationConfig;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::Tensor;
 use seq_core::BackendName;
+use seq_core::testing::recurrent::convert::{assert_close, shake, uniform};
 use seq_lstm::{ConvertError, Lstm, LstmCell, LstmConfig, SequenceLayer};
-
-/// The largest error measured is 9e-8.
-fn close<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
-    assert_eq!(found.dims(), expected.dims());
-    let error = (found - expected).abs().max().into_scalar::<f32>();
-    assert!(error < 1e-6, "an error of {error:e}");
-}
-
-fn uniform<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), device)
-}
 
 #[test]
 fn burn_modules_are_taken_over() {
@@ -36,37 +26,28 @@ fn burn_modules_are_taken_over() {
         ];
         for config in configs {
             let mut burn = config.init(&device);
-            shake(&mut burn);
+            shake(gates(&mut burn));
             let lstm = Lstm::from_burn(burn.clone()).unwrap();
             let (expected, last) = burn.forward(x.clone(), None);
             let (y, state) = lstm.forward(x.clone(), None);
-            close(y, expected);
-            close(state.cells[0].cell.clone(), last.cell);
+            assert_close(&y, &expected);
+            assert_close(&state.cells[0].cell, &last.cell);
         }
         let mut burn = nn::BiLstmConfig::new(3, 4, true).init(&device);
-        shake(&mut burn.forward);
-        shake(&mut burn.reverse);
+        shake(gates(&mut burn.forward));
+        shake(gates(&mut burn.reverse));
         let lstm = Lstm::from_burn(burn.clone()).unwrap();
-        close(lstm.forward(x.clone(), None).0, burn.forward(x, None).0);
+        assert_close(&lstm.forward(x.clone(), None).0, &burn.forward(x, None).0);
     }
 }
 
-/// Burn's biases begin at zero, which would hide a wrong order.
-fn shake(lstm: &mut nn::Lstm) {
-    let forget = lstm.forget_gate.as_mut().unwrap();
-    for gate in [
+fn gates(lstm: &mut nn::Lstm) -> [&mut nn::GateController; 4] {
+    [
         &mut lstm.input_gate,
-        forget,
+        lstm.forget_gate.as_mut().unwrap(),
         &mut lstm.cell_gate,
         &mut lstm.output_gate,
-    ] {
-        for linear in [&mut gate.input_transform, &mut gate.hidden_transform] {
-            linear.bias = linear.bias.take().map(|bias| {
-                let bias = bias.val();
-                Param::from_tensor(uniform(bias.dims(), &bias.device()))
-            });
-        }
-    }
+    ]
 }
 
 #[test]
@@ -123,7 +104,7 @@ fn keras_kernels_are_transposed_pytorch_weights() {
     );
     let x = uniform([2, 5, 3], &device);
     let (y, _) = Lstm::from(keras.unwrap()).forward(x.clone(), None);
-    close(y, lstm.forward(x, None).0);
+    assert_close(&y, &lstm.forward(x, None).0);
 
     let without = LstmCell::from_keras(kernel.clone(), recurrent.clone(), None).unwrap();
     assert!(without.weights.bias_ih.is_none() && without.weights.bias_hh.is_none());

@@ -46,6 +46,23 @@ fn zoneout_keeps_at_random_and_then_mixes() {
 }
 
 #[test]
+fn orthogonal_gates_are_orthogonal_and_trained() {
+    let config = LstmConfig::new(3, 4).with_orthogonal(true);
+    training::orthogonal_gates_are_orthogonal_and_trained(&config);
+}
+
+#[test]
+fn recurrent_dropout_is_for_training_alone() {
+    let plain = LstmConfig::new(8, 16);
+    let dropout = RecurrentDropout::new()
+        .with_gates(0.5)
+        .with_hidden(0.5)
+        .with_cell(0.5);
+    let with = plain.clone().with_recurrent_dropout(dropout);
+    training::recurrent_dropout_is_for_training_alone(&with, &plain);
+}
+
+#[test]
 fn dropout_is_between_layers() {
     training::dropout_is_between_layers(|num_layers| {
         LstmConfig::new(8, 16)
