@@ -1,4 +1,7 @@
-use super::{Real, threads};
+use super::{Real, Shared, Team, threads};
+
+/// Below this many multiplications a second thread costs more than it saves.
+const WORTH_SHARING: usize = 1 << 17;
 
 /// A matrix somewhere in memory: the address of its first element and the distances between
 /// neighbours in a column and in a row.
@@ -39,7 +42,7 @@ impl<'a, R> Matrix<'a, R> {
     }
 }
 
-/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`]. The rows of
+/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`] of the [`Team`]. The rows of
 /// `out` are `out_stride` apart.
 ///
 /// # Panics
@@ -57,35 +60,110 @@ pub fn product<R: Real>(
         a.holds(m, k) && b.holds(k, n) && Matrix::rows(&*out, out_stride).holds(m, n),
         "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
     );
-    let parallelism = match threads() {
-        1 => gemm::Parallelism::None,
-        threads => gemm::Parallelism::Rayon(threads),
-    };
     let strides =
         |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
     let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
-    // SAFETY: the three matrices are inside their slices, and `out` is borrowed alone.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            add,
-            a.data.as_ptr(),
-            a_columns,
-            a_rows,
-            b.data.as_ptr(),
-            b_columns,
-            b_rows,
-            R::ONE,
-            R::ONE,
-            false,
-            false,
-            false,
-            parallelism,
+    let out = Shared::new(out.as_mut_ptr());
+    let count = match m * k * n < WORTH_SHARING {
+        true => 1,
+        false => threads(),
+    };
+    Team::run(count, |member| {
+        // The longer side is cut, so that less is packed twice.
+        let (rows, columns) = match m >= n {
+            true => (member.share(m), 0..n),
+            false => (0..m, member.share(n)),
+        };
+        if rows.is_empty() || columns.is_empty() {
+            return;
+        }
+        // SAFETY: the three matrices are inside their slices, and every member writes its own part of
+        // `out`, which is borrowed alone.
+        unsafe {
+            gemm::gemm(
+                rows.len(),
+                columns.len(),
+                k,
+                out.at(rows.start * out_stride + columns.start),
+                1,
+                out_stride as isize,
+                add,
+                a.data.as_ptr().add(rows.start * a.row_stride),
+                a_columns,
+                a_rows,
+                b.data.as_ptr().add(columns.start * b.column_stride),
+                b_columns,
+                b_rows,
+                R::ONE,
+                R::ONE,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Small integers, whose sums are exact.
+    fn integers(count: usize, step: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * step) % 7) as f32 - 3.0).collect()
+    }
+
+    /// Compares with three loops; `transposed` are `a` and `b`, `gap` elements lie between rows of `out`.
+    fn check([m, k, n]: [usize; 3], transposed: [bool; 2], gap: usize, add: bool) {
+        let (a, b) = (integers(m * k, 5), integers(k * n, 3));
+        let matrix = |data, rows, columns, transposed| match transposed {
+            true => Matrix::rows(data, rows).transposed(),
+            false => Matrix::rows(data, columns),
+        };
+        let (a, b) = (
+            matrix(&a, m, k, transposed[0]),
+            matrix(&b, k, n, transposed[1]),
         );
+        let begin = integers(m * (n + gap), 2);
+        let mut out = begin.clone();
+        product([m, k, n], a, b, &mut out, n + gap, add);
+
+        let at = |x: &Matrix<'_, f32>, row: usize, column: usize| {
+            x.data[row * x.row_stride + column * x.column_stride]
+        };
+        for (index, (&found, &before)) in out.iter().zip(&begin).enumerate() {
+            let (row, column) = (index / (n + gap), index % (n + gap));
+            let expected = match column < n {
+                true => {
+                    let sum: f32 = (0..k).map(|i| at(&a, row, i) * at(&b, i, column)).sum();
+                    if add { before + sum } else { sum }
+                }
+                false => before,
+            };
+            assert_eq!(found, expected, "row {row}, column {column}");
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_three_loops() {
+        // Empty ones, odd ones, and some that several threads share, along either side.
+        let sizes = [
+            [0, 3, 2],
+            [3, 0, 2],
+            [1, 1, 1],
+            [5, 7, 3],
+            [70, 65, 33],
+            [33, 65, 70],
+            [1, 400, 401],
+            [401, 400, 1],
+        ];
+        for size in sizes {
+            for transposed in [[false, false], [true, false], [false, true]] {
+                for (gap, add) in [(0, false), (0, true), (5, false), (5, true)] {
+                    check(size, transposed, gap, add);
+                }
+            }
+        }
     }
 }

@@ -89,46 +89,30 @@ where
         },
     );
 
-    let rows = time * batch;
-    let sums = kept.as_slice();
+    let sums = Sums {
+        sums: kept.as_slice(),
+        row,
+        padded,
+        rows: time * batch,
+        d_hidden,
+    };
     let x = time_major(problem);
-    // Of an empty batch there are no sums to begin with.
-    let sums_of = |slot: usize| Matrix::rows(sums.get(slot * padded..).unwrap_or_default(), row);
-    let mut weight_ih = with_weight_ih.then(|| vec![R::ZERO; I * d_hidden * d_input]);
-    let mut weight_hh = with_weight_hh.then(|| vec![R::ZERO; (H + D) * d_hidden * d_hidden]);
-    let (mut bias_ih, mut bias_hh) = (
-        vec![R::ZERO; I * d_hidden],
-        vec![R::ZERO; (H + D) * d_hidden],
-    );
-    if let Some(out) = &mut weight_ih {
-        for slots in runs(C::INPUT, d_hidden == padded) {
-            product(
-                [slots.count * d_hidden, rows, d_input],
-                sums_of(slots.first).transposed(),
-                Matrix::rows(&x, d_input),
-                &mut out[slots.gate * d_hidden * d_input..],
-                d_input,
-                false,
-            );
-        }
-    }
-    if let Some(out) = &mut weight_hh {
-        let unpadded = d_hidden == padded;
-        let plain = runs(C::RECURRENT, unpadded).into_iter();
-        let plain = plain.map(|slots| (G - H - D, slots, &saved.hidden));
-        let gated = runs(C::GATED, unpadded).into_iter();
-        let gated = gated.map(|slots| (G - D, slots, &saved.gated));
-        for (first, slots, states) in plain.chain(gated) {
-            product(
-                [slots.count * d_hidden, rows, d_hidden],
-                sums_of(first + slots.first).transposed(),
-                Matrix::rows(states.as_slice(), padded),
-                &mut out[slots.gate * d_hidden * d_hidden..],
-                d_hidden,
-                false,
-            );
-        }
-    }
+    let mut bias_ih = vec![R::ZERO; I * d_hidden];
+    let mut bias_hh = vec![R::ZERO; (H + D) * d_hidden];
+    let weight_ih = with_weight_ih.then(|| {
+        let mut out = vec![R::ZERO; I * d_hidden * d_input];
+        let x = Matrix::rows(&x, d_input);
+        sums.weight_gradient(0, C::INPUT, x, d_input, &mut out);
+        out
+    });
+    let weight_hh = with_weight_hh.then(|| {
+        let mut out = vec![R::ZERO; (H + D) * d_hidden * d_hidden];
+        let hidden = Matrix::rows(saved.hidden.as_slice(), padded);
+        let gated = Matrix::rows(saved.gated.as_slice(), padded);
+        sums.weight_gradient(G - H - D, C::RECURRENT, hidden, d_hidden, &mut out);
+        sums.weight_gradient(G - D, C::GATED, gated, d_hidden, &mut out);
+        out
+    });
     let slot = |slot: usize| &biases.as_slice()[slot * padded..][..d_hidden];
     for (i, gate) in C::INPUT.into_iter().enumerate() {
         bias_ih[gate * d_hidden..][..d_hidden].copy_from_slice(slot(i));
@@ -138,21 +122,7 @@ where
     }
     let x = with_x.then(|| {
         let mut steps = x;
-        for (index, slots) in runs(C::INPUT, d_hidden == padded).into_iter().enumerate() {
-            let sums = sums_of(slots.first);
-            let weights = Matrix::rows(
-                &problem.weight_ih[slots.gate * d_hidden * d_input..],
-                d_input,
-            );
-            product(
-                [rows, slots.count * d_hidden, d_input],
-                sums,
-                weights,
-                &mut steps,
-                d_input,
-                index > 0,
-            );
-        }
+        sums.input_gradient(C::INPUT, problem.weight_ih, d_input, &mut steps);
         batch_major(problem, &steps)
     });
     Gradients {
@@ -167,31 +137,100 @@ where
     }
 }
 
-/// Neighbouring slots whose rows are neighbours in the weights as well.
-struct Run {
-    first: usize,
-    gate: usize,
-    count: usize,
+/// The gradients of the sums of all steps, `[rows, G, padded]`.
+struct Sums<'a, R> {
+    sums: &'a [R],
+    /// From one row to the next.
+    row: usize,
+    padded: usize,
+    rows: usize,
+    d_hidden: usize,
 }
 
-/// All slots at once where they lie like the rows of the weights, else one by one.
-fn runs<const N: usize>(gates: [usize; N], unpadded: bool) -> Vec<Run> {
-    let in_order = gates.iter().enumerate().all(|(slot, &gate)| slot == gate);
-    match N > 0 && unpadded && in_order {
-        true => vec![Run {
-            first: 0,
-            gate: 0,
-            count: N,
-        }],
-        false => {
-            let slots = gates.into_iter().enumerate();
-            slots
-                .map(|(first, gate)| Run {
-                    first,
-                    gate,
-                    count: 1,
-                })
-                .collect()
+impl<R: Real> Sums<'_, R> {
+    /// Those of the slots from `slot` on.
+    fn of(&self, slot: usize) -> Matrix<'_, R> {
+        // Of an empty batch there are none to begin with.
+        Matrix::rows(
+            self.sums.get(slot * self.padded..).unwrap_or_default(),
+            self.row,
+        )
+    }
+
+    /// How many slots one product can take: all where no padding is between them.
+    fn together(&self, slots: usize) -> usize {
+        match self.d_hidden == self.padded {
+            true => slots.max(1),
+            false => 1,
+        }
+    }
+
+    /// Fills the rows in `out` of the weights that the slots from `first` on belong to, which multiplied
+    /// `inputs` `[rows, width]`.
+    fn weight_gradient<const N: usize>(
+        &self,
+        first: usize,
+        gates: [usize; N],
+        inputs: Matrix<'_, R>,
+        width: usize,
+        out: &mut [R],
+    ) {
+        let (hidden, count) = (self.d_hidden, self.together(N));
+        let product_of = |slot: usize, out: &mut [R]| {
+            let size = [count * hidden, self.rows, width];
+            product(
+                size,
+                self.of(first + slot).transposed(),
+                inputs,
+                out,
+                width,
+                false,
+            );
+        };
+        let block = hidden * width;
+        for (chunk, gates) in gates.chunks(count).enumerate() {
+            // Rows that lie in another order in the weights are put there afterwards.
+            if gates.is_sorted_by(|a, b| a + 1 == *b) {
+                product_of(chunk * count, &mut out[gates[0] * block..]);
+                continue;
+            }
+            let mut rows = vec![R::ZERO; count * block];
+            product_of(chunk * count, &mut rows);
+            for (gate, rows) in gates.iter().zip(rows.chunks(block)) {
+                out[gate * block..][..block].copy_from_slice(rows);
+            }
+        }
+    }
+
+    /// The gradients of what the slots from the first on are the product of `weights` with, written to
+    /// `out` `[rows, width]`.
+    fn input_gradient<const N: usize>(
+        &self,
+        gates: [usize; N],
+        weights: &[R],
+        width: usize,
+        out: &mut [R],
+    ) {
+        let (hidden, count) = (self.d_hidden, self.together(N));
+        let block = hidden * width;
+        for (chunk, gates) in gates.chunks(count).enumerate() {
+            let in_order: Vec<R>;
+            let weights = match gates.is_sorted_by(|a, b| a + 1 == *b) {
+                true => &weights[gates[0] * block..],
+                false => {
+                    let rows = gates.iter().map(|gate| &weights[gate * block..][..block]);
+                    in_order = rows.flatten().copied().collect();
+                    &in_order
+                }
+            };
+            product(
+                [self.rows, count * hidden, width],
+                self.of(chunk * count),
+                Matrix::rows(weights, width),
+                out,
+                width,
+                chunk > 0,
+            );
         }
     }
 }
