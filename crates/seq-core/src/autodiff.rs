@@ -9,11 +9,54 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::Shape;
+use burn::backend::{AutodiffBackend, Backend, ExtensionType, TensorMetadata};
+use burn::tensor::{Element, Shape};
+
+use crate::cpu::{CpuTensor, Real, Slice};
+
+/// A tensor that may be absent, which Burn's extensions do not know by themselves.
+#[derive(ExtensionType, Debug, Clone)]
+pub enum Maybe<B: Backend> {
+    /// There.
+    Some(FloatTensor<B>),
+    /// Not there.
+    None,
+}
+
+impl<B: Backend> From<Option<FloatTensor<B>>> for Maybe<B> {
+    fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        match tensor {
+            Some(tensor) => Self::Some(tensor),
+            None => Self::None,
+        }
+    }
+}
+
+impl<B: Backend> Maybe<B>
+where
+    FloatTensor<B>: CpuTensor,
+{
+    /// Its elements.
+    pub fn elements<R: Real + Element>(&self) -> Option<Slice<'_, R>> {
+        match self {
+            Self::Some(tensor) => Some(tensor.elements()),
+            Self::None => None,
+        }
+    }
+}
+
+/// What stands for an absent input among those of [`track`]: it is on the device and of the type of
+/// `like`, and gets no gradient.
+pub fn absent<B: Backend, C: CheckpointStrategy>(
+    like: &FloatTensor<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    let (device, dtype) = (like.primitive().device(), like.dtype());
+    let zero = B::float_zeros(Shape::new([1]), &device, dtype.into());
+    <Autodiff<B, C> as AutodiffBackend>::from_inner(zero)
+}
 
 /// The gradient of an operation with `N` inputs and `M` outputs.
-pub(crate) trait Gradient<B: Backend, const N: usize, const M: usize>:
+pub trait Gradient<B: Backend, const N: usize, const M: usize>:
     Debug + Clone + Send + 'static
 {
     /// What the forward pass keeps beside its inputs.
@@ -38,7 +81,7 @@ pub(crate) trait Gradient<B: Backend, const N: usize, const M: usize>:
 /// A node of Burn's graph has one output. The first output's node holds the gradient of all inputs;
 /// every other output has a node whose only parent is that one, so that it runs before it in the
 /// backward pass and can leave its gradient in a slot for it.
-pub(crate) fn track<B, C, G, const N: usize, const M: usize>(
+pub fn track<B, C, G, const N: usize, const M: usize>(
     gradient: G,
     inputs: [FloatTensor<Autodiff<B, C>>; N],
     forward: impl FnOnce([FloatTensor<B>; N], bool) -> ([FloatTensor<B>; M], Option<G::Kept>),

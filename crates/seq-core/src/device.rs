@@ -31,7 +31,7 @@ pub(crate) fn read<const D: usize, K: Basic>(tensor: &Tensor<D, K>) -> TensorDat
 
 /// Whether the fused CPU kernels run on the device, with or without autodiff.
 #[cfg(feature = "cpu-kernels")]
-pub(crate) fn is_cpu(device: &Device) -> bool {
+pub fn is_cpu(device: &Device) -> bool {
     use burn::backend::DispatchDevice;
     let inner = device.clone().inner();
     match inner.as_dispatch() {

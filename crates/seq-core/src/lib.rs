@@ -2,7 +2,7 @@
 #![deny(missing_docs)]
 
 #[cfg(feature = "cpu-kernels")]
-mod autodiff;
+pub mod autodiff;
 pub mod checkpoint;
 mod config;
 #[cfg(feature = "cpu-kernels")]
@@ -17,6 +17,8 @@ mod state;
 pub mod testing;
 
 pub use config::ConfigError;
+#[cfg(feature = "cpu-kernels")]
+pub use device::is_cpu;
 pub use device::{BackendName, UnknownBackend, device};
 pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;

@@ -3,12 +3,12 @@
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{AutodiffBackend, Backend, TensorMetadata};
-use burn::tensor::{Element, Shape};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::Element;
 
 use super::cpu::{Incoming, Saved};
-use super::ops::{AnyKernel, Inputs, Kept, Maybe, Plan, RecurrenceOps, Run, Slices, Typed};
-use crate::autodiff::{Gradient, track};
+use super::ops::{AnyKernel, Inputs, Kept, Plan, RecurrenceOps, Run, Slices, Typed};
+use crate::autodiff::{Gradient, Maybe, absent, track};
 use crate::cpu::{CpuTensor, Real};
 
 /// An input's place among the parents of the node.
@@ -19,22 +19,13 @@ where
     FloatTensor<B>: CpuTensor,
 {
     fn recurrence(inputs: Inputs<Self>, plan: Plan, _keep: bool) -> Run<Self> {
-        let absent = {
-            let (device, dtype) = (inputs.x.primitive().device(), inputs.x.dtype());
-            move || {
-                <Self as AutodiffBackend>::from_inner(B::float_zeros(
-                    Shape::new([1]),
-                    &device,
-                    dtype.into(),
-                ))
-            }
-        };
+        let like = inputs.x.clone();
         let mut present = [true; PARENTS];
         let mut parent = |place: usize, tensor| match tensor {
             Maybe::Some(tensor) => tensor,
             Maybe::None => {
                 present[place] = false;
-                absent()
+                absent::<B, C>(&like)
             }
         };
         let parents = [

@@ -10,6 +10,7 @@ use super::cpu::{self, Gradients, Incoming, Outputs, Packed, Problem, Saved};
 use super::packed::PackedWeights;
 use super::recurrence::Recurrence;
 use crate::Lengths;
+use crate::autodiff::Maybe;
 use crate::cpu::{CpuTensor, Real, Slice};
 
 /// Runs a layer that has kernels.
@@ -35,11 +36,7 @@ where
         reverse,
         packed: layer.packed,
     };
-    let optional = |tensor: Option<_>| match tensor {
-        Some(tensor) => Maybe::Some(tensor),
-        None => Maybe::None,
-    };
-    let vector = |tensor: Option<Tensor<1>>| optional(tensor.map(Tensor::into_dispatch));
+    let vector = |tensor: Option<Tensor<1>>| tensor.map(Tensor::into_dispatch).into();
     let inputs = Inputs {
         x: layer.x.into_dispatch(),
         weight_ih: layer.weight_ih.into_dispatch(),
@@ -48,7 +45,7 @@ where
         bias_hh: vector(layer.bias_hh),
         weights: vector(layer.weights),
         hidden: layer.hidden.into_dispatch(),
-        cell: optional(layer.cell.map(Tensor::into_dispatch)),
+        cell: layer.cell.map(Tensor::into_dispatch).into(),
     };
     let Run {
         y, hidden, cell, ..
@@ -62,13 +59,6 @@ where
         Tensor::from_dispatch(hidden),
         cell,
     )
-}
-
-/// A tensor that may be absent, which Burn's extensions do not know by themselves.
-#[derive(ExtensionType, Debug, Clone)]
-pub enum Maybe<B: Backend> {
-    Some(FloatTensor<B>),
-    None,
 }
 
 /// [`Recurrence`] in a backend's own tensors.
@@ -260,19 +250,15 @@ impl<'a, R: Real + Element> Slices<'a, R> {
     where
         FloatTensor<B>: CpuTensor,
     {
-        let optional = |tensor: &'a Maybe<B>| match tensor {
-            Maybe::Some(tensor) => Some(tensor.elements()),
-            Maybe::None => None,
-        };
         Self {
             x: inputs.x.elements(),
             weight_ih: inputs.weight_ih.elements(),
             weight_hh: inputs.weight_hh.elements(),
-            bias_ih: optional(&inputs.bias_ih),
-            bias_hh: optional(&inputs.bias_hh),
-            weights: optional(&inputs.weights),
+            bias_ih: inputs.bias_ih.elements(),
+            bias_hh: inputs.bias_hh.elements(),
+            weights: inputs.weights.elements(),
             hidden: inputs.hidden.elements(),
-            cell: optional(&inputs.cell),
+            cell: inputs.cell.elements(),
         }
     }
 
