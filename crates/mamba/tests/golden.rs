@@ -41,7 +41,9 @@ fn scan(config: ScanConfig, run: &mut Run) {
     let scan = SelectiveScan {
         d: config.with_d.then(|| run.float("weight.D")),
         z: config.with_z.then(|| run.float("input.z")),
-        delta_bias: config.with_delta_bias.then(|| run.float("weight.delta_bias")),
+        delta_bias: config
+            .with_delta_bias
+            .then(|| run.float("weight.delta_bias")),
         delta_softplus: config.delta_softplus,
         ..SelectiveScan::new(u, delta, a, b, c)
     };

@@ -93,13 +93,7 @@ pub enum Projection {
 
 impl SelectiveScan {
     /// A scan without the optional parts, which begins at zero.
-    pub fn new(
-        u: Tensor<3>,
-        delta: Tensor<3>,
-        a: Tensor<2>,
-        b: Projection,
-        c: Projection,
-    ) -> Self {
+    pub fn new(u: Tensor<3>, delta: Tensor<3>, a: Tensor<2>, b: Projection, c: Projection) -> Self {
         Self {
             u,
             delta,

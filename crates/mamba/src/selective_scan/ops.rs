@@ -96,8 +96,7 @@ impl Debug for Kept {
 /// The operation; backends without kernels are never asked, as `SelectiveScan::run` looks first.
 #[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), Autodiff)]
 pub trait SelectiveScanOps: Backend {
-    fn selective_scan(#[extension_type] inputs: Inputs<Self>, plan: Plan, keep: bool)
-    -> Run<Self>;
+    fn selective_scan(#[extension_type] inputs: Inputs<Self>, plan: Plan, keep: bool) -> Run<Self>;
 }
 
 #[cfg(feature = "ndarray")]

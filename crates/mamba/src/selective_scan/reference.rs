@@ -1,7 +1,7 @@
 //! The selective scan in plain tensor operations, which specify it.
 
-use burn::tensor::{Tensor, activation};
-use seq_core::recurrent::unroll;
+use burn::tensor::Tensor;
+use seq_core::recurrent::{Activation, unroll};
 use seq_core::{SequenceState, StateMapper};
 
 use super::{SelectiveScan, reset_mask};
@@ -62,7 +62,8 @@ pub(super) fn run(scan: SelectiveScan) -> (Tensor<3>, Tensor<3>) {
         y = y + u * d.unsqueeze();
     }
     if let Some(z) = z {
-        y = y * activation::silu(z);
+        // Burn's own silu goes by way of f32.
+        y = y * z.clone() * Activation::Sigmoid.forward(z);
     }
     (y, last)
 }

@@ -207,7 +207,9 @@ impl<R: Real> Thread<'_, '_, R> {
 
     /// The gradients of the last states.
     fn begin(&self, row: usize, own: Range<usize>, gradients: &mut [R]) {
-        let Pass { problem, blocks, .. } = *self.pass;
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
         let (d_state, lanes) = (problem.d_state, blocks.lanes);
         let Some(last) = self.pass.incoming.state else {
             return;
@@ -224,7 +226,9 @@ impl<R: Real> Thread<'_, '_, R> {
 
     /// Hands out the gradients of the first states.
     unsafe fn end(&self, row: usize, own: Range<usize>, gradients: &[R]) {
-        let Pass { problem, blocks, .. } = *self.pass;
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
         let (d_state, lanes) = (problem.d_state, blocks.lanes);
         for (block, panel) in own.zip(gradients.chunks(d_state * lanes)) {
             for (lane, channel) in blocks.channels[block].clone().enumerate() {
@@ -250,7 +254,9 @@ impl<R: Real> Thread<'_, '_, R> {
         scratch: &mut Scratch<R>,
     ) {
         let pass = self.pass;
-        let Pass { problem, blocks, .. } = *pass;
+        let Pass {
+            problem, blocks, ..
+        } = *pass;
         let lanes = R::lanes::<S>();
         let d_state = problem.d_state;
         let panel = d_state * lanes;
@@ -411,7 +417,9 @@ impl<R: Real> Thread<'_, '_, R> {
         steps: Range<usize>,
         in_lanes: *const R,
     ) {
-        let Pass { problem, blocks, .. } = *self.pass;
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
         let (d_state, lanes) = (problem.d_state, R::lanes::<S>());
         // SAFETY: every address is inside its buffer, and the sums are this thread's own.
         unsafe {

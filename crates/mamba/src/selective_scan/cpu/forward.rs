@@ -77,7 +77,10 @@ pub(crate) fn forward<R: Real>(problem: &Problem<'_, R>, keep: bool) -> Outputs<
 }
 
 /// The blocks of one row that are in `share`, a part of all blocks of all rows.
-pub(super) fn rows(share: Range<usize>, blocks: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+pub(super) fn rows(
+    share: Range<usize>,
+    blocks: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
     let first = share.start / blocks.max(1);
     let last = share.end.div_ceil(blocks.max(1));
     (first..last).map(move |row| {
@@ -146,7 +149,9 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
 impl<R: Real> Thread<'_, '_, R> {
     /// The states before the first step.
     fn begin(&self, row: usize, own: Range<usize>, states: &mut [R]) {
-        let Pass { problem, blocks, .. } = *self.pass;
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
         let (d_state, lanes) = (problem.d_state, blocks.lanes);
         let Some(initial) = problem.state else { return };
         for (block, panel) in own.zip(states.chunks_mut(d_state * lanes)) {
@@ -161,7 +166,9 @@ impl<R: Real> Thread<'_, '_, R> {
 
     /// Hands out the states after the last step, and fills the padding.
     unsafe fn end(&self, row: usize, own: Range<usize>, states: &[R]) {
-        let Pass { problem, blocks, .. } = *self.pass;
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
         let (d_state, lanes) = (problem.d_state, blocks.lanes);
         for (block, panel) in own.zip(states.chunks(d_state * lanes)) {
             for (lane, channel) in blocks.channels[block].clone().enumerate() {
@@ -190,7 +197,9 @@ impl<R: Real> Thread<'_, '_, R> {
         state: *mut R,
     ) {
         let pass = self.pass;
-        let Pass { problem, blocks, .. } = *pass;
+        let Pass {
+            problem, blocks, ..
+        } = *pass;
         let lanes = R::lanes::<S>();
         let channels = &blocks.channels[block];
         let count = channels.len();
@@ -218,7 +227,11 @@ impl<R: Real> Thread<'_, '_, R> {
                 written[i] = R::vmul(s, delta, u);
                 y[i] = R::vmul(s, d, u);
             }
-            let a = blocks.a.as_slice().as_ptr().add(block * problem.d_state * lanes);
+            let a = blocks
+                .a
+                .as_slice()
+                .as_ptr()
+                .add(block * problem.d_state * lanes);
             for_tiles!(problem.d_state, first, N => {
                 let mut h = [zero; N];
                 let mut rate = [zero; N];

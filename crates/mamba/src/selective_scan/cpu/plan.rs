@@ -117,7 +117,9 @@ impl<R: Real> WithSimd for MakeBlocks<'_, '_, R> {
         let problem = self.0;
         let lanes = R::lanes::<S>();
         let group = |channel: usize, projected: Projected<'_, R>| {
-            projected.groups.map(|groups| channel * groups / problem.d_inner)
+            projected
+                .groups
+                .map(|groups| channel * groups / problem.d_inner)
         };
         let groups = |channel| (group(channel, problem.b), group(channel, problem.c));
         let mut channels: Vec<Range<usize>> = Vec::new();
