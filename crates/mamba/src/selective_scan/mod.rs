@@ -9,7 +9,9 @@ mod gradient;
 mod ops;
 mod reference;
 
-use burn::tensor::{Bool, DType, Tensor};
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use burn::tensor::DType;
+use burn::tensor::{Bool, Tensor, TensorData};
 use seq_core::Lengths;
 
 /// The selective scan (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>, algorithm 2), with all that
@@ -222,6 +224,5 @@ impl Projection {
 fn reset_mask(resets: &[Vec<bool>], like: &Tensor<3>) -> Tensor<2, Bool> {
     let [batch, time, _] = like.dims();
     let flat: Vec<bool> = resets.iter().flatten().copied().collect();
-    let data = burn::tensor::TensorData::new(flat, [batch, time]);
-    Tensor::from_data(data, &like.device())
+    Tensor::from_data(TensorData::new(flat, [batch, time]), &like.device())
 }

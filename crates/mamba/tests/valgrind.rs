@@ -1,0 +1,42 @@
+//! The kernels under a memory checker.
+
+use burn::tensor::{Distribution, Tensor};
+use seq_core::testing::recurrent::{cpu_backends, memory};
+use seq_mamba::{Lengths, Projection, SelectiveScan};
+
+/// Forward and backward at sizes around those of a register and of a chunk, with lengths and resets.
+#[test]
+fn kernels() {
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        for [time, d_inner, d_state] in [[1, 1, 1], [33, 7, 5], [70, 34, 9]] {
+            let random =
+                |shape: [usize; 3]| Tensor::<3>::random(shape, Distribution::Default, &device);
+            let x = || random([2, time, d_inner]).require_grad();
+            let (u, a) = (x(), -Tensor::<2>::ones([d_inner, d_state], &device));
+            let varying = random([2, time, d_state]).unsqueeze_dim(2);
+            let scan = SelectiveScan {
+                d: Some(Tensor::ones([d_inner], &device)),
+                z: Some(x()),
+                lengths: Some(Lengths::new([time, time / 2])),
+                resets: Some(vec![vec![true; time], vec![false; time]]),
+                ..SelectiveScan::new(
+                    u.clone(),
+                    x(),
+                    a.clone(),
+                    Projection::Varying(varying),
+                    Projection::Constant(a),
+                )
+            };
+            let (y, state) = scan.run();
+            let gradients = (y.sum() + state.sum()).backward();
+            let gradient = u.grad(&gradients).expect("the gradient of a tracked input");
+            assert!(gradient.is_finite().all().into_scalar::<bool>());
+        }
+    }
+}
+
+#[test]
+fn kernels_keep_to_their_memory() {
+    memory::under_valgrind("kernels");
+}
