@@ -45,16 +45,6 @@ where
     }
 }
 
-/// What stands for an absent input among those of [`track`]: it is on the device and of the type of
-/// `like`, and gets no gradient.
-pub fn absent<B: Backend, C: CheckpointStrategy>(
-    like: &FloatTensor<Autodiff<B, C>>,
-) -> FloatTensor<Autodiff<B, C>> {
-    let (device, dtype) = (like.primitive().device(), like.dtype());
-    let zero = B::float_zeros(Shape::new([1]), &device, dtype.into());
-    <Autodiff<B, C> as AutodiffBackend>::from_inner(zero)
-}
-
 /// The gradient of an operation with `N` inputs and `M` outputs.
 pub trait Gradient<B: Backend, const N: usize, const M: usize>:
     Debug + Clone + Send + 'static
@@ -63,10 +53,10 @@ pub trait Gradient<B: Backend, const N: usize, const M: usize>:
     type Kept: Debug + Clone + Send + 'static;
 
     /// The gradients of the inputs, given those of the outputs; an output that the loss does not
-    /// depend on has none. `wanted` says which gradients will be used.
+    /// depend on has none. `wanted` says which gradients will be used; others may be given in vain.
     fn backward(
         &self,
-        inputs: [FloatTensor<B>; N],
+        inputs: [Maybe<B>; N],
         kept: Self::Kept,
         outputs: [Option<FloatTensor<B>>; M],
         wanted: [bool; N],
@@ -76,21 +66,36 @@ pub trait Gradient<B: Backend, const N: usize, const M: usize>:
 /// Runs `forward` on the inputs, and registers its gradient if one of them is tracked: only then does
 /// it have to return what is to be kept, which its second argument says.
 ///
-/// The inputs are kept by way of Burn's checkpointer, so that gradient checkpointing is honoured.
+/// The inputs are kept by way of Burn's checkpointer, so that gradient checkpointing is honoured. The
+/// first one must be there.
 ///
 /// A node of Burn's graph has one output. The first output's node holds the gradient of all inputs;
 /// every other output has a node whose only parent is that one, so that it runs before it in the
 /// backward pass and can leave its gradient in a slot for it.
 pub fn track<B, C, G, const N: usize, const M: usize>(
     gradient: G,
-    inputs: [FloatTensor<Autodiff<B, C>>; N],
-    forward: impl FnOnce([FloatTensor<B>; N], bool) -> ([FloatTensor<B>; M], Option<G::Kept>),
+    inputs: [Maybe<Autodiff<B, C>>; N],
+    forward: impl FnOnce([Maybe<B>; N], bool) -> ([FloatTensor<B>; M], Option<G::Kept>),
 ) -> [FloatTensor<Autodiff<B, C>>; M]
 where
     B: Backend,
     C: CheckpointStrategy,
     G: Gradient<B, N, M>,
 {
+    let present = inputs
+        .each_ref()
+        .map(|input| matches!(input, Maybe::Some(_)));
+    let Maybe::Some(like) = &inputs[0] else {
+        panic!("the first input of an operation is absent");
+    };
+    let (device, dtype) = (like.primitive().device(), like.dtype());
+    // A node of Burn's graph has tensors for parents: something has to stand for what is absent.
+    let absent = || B::float_zeros(Shape::new([1]), &device, dtype.into());
+    let inputs = inputs.map(|input| match input {
+        Maybe::Some(tensor) => tensor,
+        Maybe::None => <Autodiff<B, C> as AutodiffBackend>::from_inner(absent()),
+    });
+    let forward = |inputs, keep| forward(restore(inputs, present), keep);
     let nodes = inputs.each_ref().map(|input| input.node());
     let slots: [Slot<B>; M] = std::array::from_fn(|_| Slot::default());
     let joint = Joint(gradient.clone());
@@ -100,6 +105,7 @@ where
             let (outputs, kept) = forward(inputs.map(|input| input.into_primitive()), true);
             let state = State {
                 inputs: ids,
+                present,
                 kept: kept.expect("a tracked forward pass keeps what the backward pass needs"),
                 slots: slots.clone(),
                 shape: outputs[0].shape(),
@@ -130,6 +136,18 @@ where
         .collect();
     let mut outputs = std::iter::once(first).chain(rest);
     std::array::from_fn(|_| outputs.next().expect("as many outputs as slots"))
+}
+
+/// The inputs as they were given.
+fn restore<B: Backend, const N: usize>(
+    tensors: [FloatTensor<B>; N],
+    present: [bool; N],
+) -> [Maybe<B>; N] {
+    let mut present = present.into_iter();
+    tensors.map(|tensor| match present.next() {
+        Some(true) => Maybe::Some(tensor),
+        _ => Maybe::None,
+    })
 }
 
 /// Where an output leaves its gradient for the node of the first one.
@@ -167,6 +185,7 @@ impl<B: Backend> Debug for Slot<B> {
 #[derive(Debug, Clone)]
 struct State<B: Backend, K, const N: usize, const M: usize> {
     inputs: [NodeId; N],
+    present: [bool; N],
     kept: K,
     slots: [Slot<B>; M],
     shape: Shape,
@@ -190,6 +209,7 @@ where
     ) {
         let State {
             inputs,
+            present,
             kept,
             slots,
             shape,
@@ -200,6 +220,7 @@ where
         outputs[0] = (first.shape() == shape).then_some(first);
         let inputs = inputs.map(|id| checkpointer.retrieve_node_output(id));
         let wanted = ops.parents.each_ref().map(Option::is_some);
+        let inputs = restore(inputs, present);
         let gradients = self.0.backward(inputs, kept, outputs, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {

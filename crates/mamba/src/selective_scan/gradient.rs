@@ -5,13 +5,13 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Element;
-use seq_core::autodiff::{Gradient, Maybe, absent, track};
+use seq_core::autodiff::{Gradient, Maybe, track};
 use seq_core::cpu::{CpuTensor, Real};
 
 use super::cpu::{Incoming, Saved, backward};
 use super::ops::{Inputs, Kept, Plan, Run, SelectiveScanOps, Slices};
 
-/// An input's place among the parents of the node.
+/// How many inputs there are.
 const PARENTS: usize = 9;
 
 impl<B: SelectiveScanOps, C: CheckpointStrategy> SelectiveScanOps for Autodiff<B, C>
@@ -19,32 +19,20 @@ where
     FloatTensor<B>: CpuTensor,
 {
     fn selective_scan(inputs: Inputs<Self>, plan: Plan, _keep: bool) -> Run<Self> {
-        let like = inputs.u.clone();
-        let mut present = [true; PARENTS];
-        let mut parent = |place: usize, tensor| match tensor {
-            Maybe::Some(tensor) => tensor,
-            Maybe::None => {
-                present[place] = false;
-                absent::<B, C>(&like)
-            }
-        };
         let parents = [
-            inputs.u,
-            inputs.delta,
-            inputs.a,
-            inputs.b,
-            inputs.c,
-            parent(5, inputs.d),
-            parent(6, inputs.z),
-            parent(7, inputs.delta_bias),
-            parent(8, inputs.state),
+            Maybe::Some(inputs.u),
+            Maybe::Some(inputs.delta),
+            Maybe::Some(inputs.a),
+            Maybe::Some(inputs.b),
+            Maybe::Some(inputs.c),
+            inputs.d,
+            inputs.z,
+            inputs.delta_bias,
+            inputs.state,
         ];
-        let gradient = ScanGradient {
-            plan: plan.clone(),
-            present,
-        };
+        let gradient = ScanGradient { plan: plan.clone() };
         let [y, state] = track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
-            let run = B::selective_scan(gather(parents, present), plan, keep);
+            let run = B::selective_scan(gather(parents), plan, keep);
             ([run.y, run.state], run.kept)
         });
         Run {
@@ -55,29 +43,37 @@ where
     }
 }
 
-fn gather<B: Backend>(parents: [FloatTensor<B>; PARENTS], present: [bool; PARENTS]) -> Inputs<B> {
-    let optional = |place: usize, tensor| match present[place] {
-        true => Maybe::Some(tensor),
-        false => Maybe::None,
+fn gather<B: Backend>(parents: [Maybe<B>; PARENTS]) -> Inputs<B> {
+    let [
+        Maybe::Some(u),
+        Maybe::Some(delta),
+        Maybe::Some(a),
+        Maybe::Some(b),
+        Maybe::Some(c),
+        d,
+        z,
+        delta_bias,
+        state,
+    ] = parents
+    else {
+        unreachable!("the parents are those that were given")
     };
-    let [u, delta, a, b, c, d, z, delta_bias, state] = parents;
     Inputs {
         u,
         delta,
         a,
         b,
         c,
-        d: optional(5, d),
-        z: optional(6, z),
-        delta_bias: optional(7, delta_bias),
-        state: optional(8, state),
+        d,
+        z,
+        delta_bias,
+        state,
     }
 }
 
 #[derive(Debug, Clone)]
 struct ScanGradient {
     plan: Plan,
-    present: [bool; PARENTS],
 }
 
 impl<B: Backend> Gradient<B, PARENTS, 2> for ScanGradient
@@ -88,21 +84,16 @@ where
 
     fn backward(
         &self,
-        inputs: [FloatTensor<B>; PARENTS],
+        inputs: [Maybe<B>; PARENTS],
         kept: Kept,
         outputs: [Option<FloatTensor<B>>; 2],
-        wanted: [bool; PARENTS],
+        _wanted: [bool; PARENTS],
     ) -> [Option<FloatTensor<B>>; PARENTS] {
-        let inputs = gather::<B>(inputs, self.present);
-        let gradients = match kept {
+        let inputs = gather(inputs);
+        match kept {
             Kept::F32(saved) => backward_in::<B, f32>(&inputs, &self.plan, &saved, outputs),
             Kept::F64(saved) => backward_in::<B, f64>(&inputs, &self.plan, &saved, outputs),
-        };
-        let mut wanted = wanted.into_iter().zip(self.present);
-        gradients.map(|gradient| {
-            let wanted = wanted.next() == Some((true, true));
-            wanted.then_some(gradient)
-        })
+        }
     }
 }
 
@@ -111,7 +102,7 @@ fn backward_in<B: Backend, R: Real + Element>(
     plan: &Plan,
     saved: &Saved<R>,
     outputs: [Option<FloatTensor<B>>; 2],
-) -> [FloatTensor<B>; PARENTS]
+) -> [Option<FloatTensor<B>>; PARENTS]
 where
     FloatTensor<B>: CpuTensor,
 {
@@ -125,20 +116,22 @@ where
         state: state.as_deref(),
     };
     let gradients = backward(&problem, saved, &incoming);
-    let tensor = |values: Vec<R>, shape: &[usize]| FloatTensor::<B>::from_vec(values, shape);
-    let channels = [problem.d_inner];
-    let state = [problem.batch, problem.d_inner, problem.d_state];
-    let u = inputs.u.shape();
-    let z: &[usize] = if gradients.z.is_empty() { &[0] } else { &u };
+    let tensor = |values: Vec<R>, like: &FloatTensor<B>| {
+        Some(FloatTensor::<B>::from_vec(values, &like.shape()))
+    };
+    let optional = |values: Vec<R>, like: &Maybe<B>| match like {
+        Maybe::Some(like) => tensor(values, like),
+        Maybe::None => None,
+    };
     [
-        tensor(gradients.u, &u),
-        tensor(gradients.delta, &u),
-        tensor(gradients.a, &inputs.a.shape()),
-        tensor(gradients.b, &inputs.b.shape()),
-        tensor(gradients.c, &inputs.c.shape()),
-        tensor(gradients.d, &channels),
-        tensor(gradients.z, z),
-        tensor(gradients.delta_bias, &channels),
-        tensor(gradients.state, &state),
+        tensor(gradients.u, &inputs.u),
+        tensor(gradients.delta, &inputs.delta),
+        tensor(gradients.a, &inputs.a),
+        tensor(gradients.b, &inputs.b),
+        tensor(gradients.c, &inputs.c),
+        optional(gradients.d, &inputs.d),
+        optional(gradients.z, &inputs.z),
+        optional(gradients.delta_bias, &inputs.delta_bias),
+        optional(gradients.state, &inputs.state),
     ]
 }

@@ -8,10 +8,10 @@ use burn::tensor::Element;
 
 use super::cpu::{Incoming, Saved};
 use super::ops::{AnyKernel, Inputs, Kept, Plan, RecurrenceOps, Run, Slices, Typed};
-use crate::autodiff::{Gradient, Maybe, absent, track};
+use crate::autodiff::{Gradient, Maybe, track};
 use crate::cpu::{CpuTensor, Real};
 
-/// An input's place among the parents of the node.
+/// How many inputs there are.
 const PARENTS: usize = 8;
 
 impl<B: RecurrenceOps, C: CheckpointStrategy> RecurrenceOps for Autodiff<B, C>
@@ -19,33 +19,22 @@ where
     FloatTensor<B>: CpuTensor,
 {
     fn recurrence(inputs: Inputs<Self>, plan: Plan, _keep: bool) -> Run<Self> {
-        let like = inputs.x.clone();
-        let mut present = [true; PARENTS];
-        let mut parent = |place: usize, tensor| match tensor {
-            Maybe::Some(tensor) => tensor,
-            Maybe::None => {
-                present[place] = false;
-                absent::<B, C>(&like)
-            }
-        };
+        let has_memory = matches!(inputs.cell, Maybe::Some(_));
         let parents = [
-            inputs.x,
-            inputs.weight_ih,
-            inputs.weight_hh,
-            parent(3, inputs.bias_ih),
-            parent(4, inputs.bias_hh),
-            parent(5, inputs.weights),
-            inputs.hidden,
-            parent(7, inputs.cell),
+            Maybe::Some(inputs.x),
+            Maybe::Some(inputs.weight_ih),
+            Maybe::Some(inputs.weight_hh),
+            inputs.bias_ih,
+            inputs.bias_hh,
+            inputs.weights,
+            Maybe::Some(inputs.hidden),
+            inputs.cell,
         ];
-        let gradient = RecurrenceGradient {
-            plan: plan.clone(),
-            present,
-        };
-        if present[7] {
+        let gradient = RecurrenceGradient { plan: plan.clone() };
+        if has_memory {
             let [y, hidden, cell] =
                 track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
-                    let run = B::recurrence(gather(parents, present), plan, keep);
+                    let run = B::recurrence(gather(parents), plan, keep);
                     let Maybe::Some(cell) = run.cell else {
                         unreachable!("a cell state was given")
                     };
@@ -59,7 +48,7 @@ where
             }
         } else {
             let [y, hidden] = track::<B, C, _, PARENTS, _>(gradient, parents, |parents, keep| {
-                let run = B::recurrence(gather(parents, present), plan, keep);
+                let run = B::recurrence(gather(parents), plan, keep);
                 ([run.y, run.hidden], run.kept)
             });
             Run {
@@ -72,12 +61,21 @@ where
     }
 }
 
-fn gather<B: Backend>(parents: [FloatTensor<B>; PARENTS], present: [bool; PARENTS]) -> Inputs<B> {
-    let optional = |place: usize, tensor| match present[place] {
-        true => Maybe::Some(tensor),
-        false => Maybe::None,
-    };
+fn gather<B: Backend>(parents: [Maybe<B>; PARENTS]) -> Inputs<B> {
     let [
+        Maybe::Some(x),
+        Maybe::Some(weight_ih),
+        Maybe::Some(weight_hh),
+        bias_ih,
+        bias_hh,
+        weights,
+        Maybe::Some(hidden),
+        cell,
+    ] = parents
+    else {
+        unreachable!("the parents are those that were given")
+    };
+    Inputs {
         x,
         weight_ih,
         weight_hh,
@@ -86,23 +84,12 @@ fn gather<B: Backend>(parents: [FloatTensor<B>; PARENTS], present: [bool; PARENT
         weights,
         hidden,
         cell,
-    ] = parents;
-    Inputs {
-        x,
-        weight_ih,
-        weight_hh,
-        bias_ih: optional(3, bias_ih),
-        bias_hh: optional(4, bias_hh),
-        weights: optional(5, weights),
-        hidden,
-        cell: optional(7, cell),
     }
 }
 
 #[derive(Debug, Clone)]
 struct RecurrenceGradient {
     plan: Plan,
-    present: [bool; PARENTS],
 }
 
 impl<B: Backend, const M: usize> Gradient<B, PARENTS, M> for RecurrenceGradient
@@ -113,26 +100,21 @@ where
 
     fn backward(
         &self,
-        inputs: [FloatTensor<B>; PARENTS],
+        inputs: [Maybe<B>; PARENTS],
         kept: Kept,
         outputs: [Option<FloatTensor<B>>; M],
         wanted: [bool; PARENTS],
     ) -> [Option<FloatTensor<B>>; PARENTS] {
-        let inputs = gather::<B>(inputs, self.present);
+        let inputs = gather(inputs);
         let first = [wanted[0], wanted[1], wanted[2]];
-        let gradients = match kept {
+        match kept {
             Kept::F32(saved) => {
                 backward_in::<B, f32, M>(&inputs, &self.plan, saved, outputs, first)
             }
             Kept::F64(saved) => {
                 backward_in::<B, f64, M>(&inputs, &self.plan, saved, outputs, first)
             }
-        };
-        let mut wanted = wanted.into_iter();
-        gradients.map(|gradient| {
-            let wanted = wanted.next() == Some(true);
-            gradient.filter(|_| wanted)
-        })
+        }
     }
 }
 

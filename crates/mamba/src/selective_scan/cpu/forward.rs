@@ -250,8 +250,8 @@ impl<R: Real> Thread<'_, '_, R> {
                         y[i] = R::mul_add(s, c.get::<S, C>(s, i, first + n), h[n], y[i]);
                     }
                 }
-                for n in 0..N {
-                    R::store(s, state.add((first + n) * lanes), h[n]);
+                for (n, &h) in h.iter().enumerate() {
+                    R::store(s, state.add((first + n) * lanes), h);
                 }
             });
             for (i, step) in steps.enumerate() {
