@@ -122,7 +122,7 @@ fn scan(case: &Case, random: &mut Random<'_>) -> SelectiveScan {
     let a = random.between("a", [d_inner, d_state], -2.0, 0.0);
     let some = |n: usize| (0..n).map(|i| (case.seed >> (i % 60)) as usize);
     let lengths = || some(batch).map(|x| x % (time + 1)).collect::<Vec<_>>();
-    let resets = |row: usize| some(time).map(|x| (x + row) % 5 == 0).collect();
+    let resets = |row: usize| some(time).map(|x| (x + row).is_multiple_of(5)).collect();
     SelectiveScan {
         d: case.d.then(|| random.tensor("d", [d_inner])),
         z: case.z.then(|| random.tensor("z", x)),

@@ -170,7 +170,10 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         for (row, own) in rows(member.share(problem.batch * blocks), blocks) {
             let mut gradients = Buffer::zeroed(own.len() * panel);
             let gradients = gradients.as_mut_slice();
-            self.begin(row, own.clone(), gradients);
+            if let Some(last) = pass.incoming.state {
+                let own = (row, own.clone());
+                pass.blocks.load_states(problem, own, last, gradients);
+            }
             let length = problem.length(row);
             for chunk in (0..length.div_ceil(CHUNK)).rev() {
                 let steps = chunk * CHUNK..length.min((chunk + 1) * CHUNK);
@@ -193,7 +196,10 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                 }
             }
             // SAFETY: as above.
-            unsafe { self.end(row, own, gradients) };
+            unsafe {
+                pass.blocks
+                    .store_states(problem, (row, own), gradients, pass.state);
+            }
         }
     }
 }
@@ -203,42 +209,6 @@ impl<R: Real> Thread<'_, '_, R> {
     unsafe fn sums(&self, which: usize) -> *mut R {
         // SAFETY: every thread has its part of the buffer.
         unsafe { self.pass.sums[which].at(self.member.index() * self.pass.sizes[which]) }
-    }
-
-    /// The gradients of the last states.
-    fn begin(&self, row: usize, own: Range<usize>, gradients: &mut [R]) {
-        let Pass {
-            problem, blocks, ..
-        } = *self.pass;
-        let (d_state, lanes) = (problem.d_state, blocks.lanes);
-        let Some(last) = self.pass.incoming.state else {
-            return;
-        };
-        for (block, panel) in own.zip(gradients.chunks_mut(d_state * lanes)) {
-            for (lane, channel) in blocks.channels[block].clone().enumerate() {
-                let from = (row * problem.d_inner + channel) * d_state;
-                for n in 0..d_state {
-                    panel[n * lanes + lane] = last[from + n];
-                }
-            }
-        }
-    }
-
-    /// Hands out the gradients of the first states.
-    unsafe fn end(&self, row: usize, own: Range<usize>, gradients: &[R]) {
-        let Pass {
-            problem, blocks, ..
-        } = *self.pass;
-        let (d_state, lanes) = (problem.d_state, blocks.lanes);
-        for (block, panel) in own.zip(gradients.chunks(d_state * lanes)) {
-            for (lane, channel) in blocks.channels[block].clone().enumerate() {
-                let to = (row * problem.d_inner + channel) * d_state;
-                for n in 0..d_state {
-                    // SAFETY: inside the states' gradients, and the channel is this thread's own.
-                    unsafe { self.pass.state.at(to + n).write(panel[n * lanes + lane]) };
-                }
-            }
-        }
     }
 
     /// Walks with one block of channels backwards through at most [`CHUNK`] steps. `gradient` is that of

@@ -122,7 +122,10 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         for (row, own) in rows(member.share(problem.batch * blocks), blocks) {
             let mut states = Buffer::zeroed(own.len() * panel);
             let states = states.as_mut_slice();
-            self.begin(row, own.clone(), states);
+            if let Some(initial) = problem.state {
+                let own = (row, own.clone());
+                pass.blocks.load_states(problem, own, initial, states);
+            }
             let length = problem.length(row);
             for chunk in 0..length.div_ceil(CHUNK) {
                 let steps = chunk * CHUNK..length.min((chunk + 1) * CHUNK);
@@ -141,43 +144,24 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                 }
             }
             // SAFETY: as above.
-            unsafe { self.end(row, own, states) };
+            unsafe {
+                self.pad(row, own.clone());
+                pass.blocks
+                    .store_states(problem, (row, own), states, pass.state);
+            }
         }
     }
 }
 
 impl<R: Real> Thread<'_, '_, R> {
-    /// The states before the first step.
-    fn begin(&self, row: usize, own: Range<usize>, states: &mut [R]) {
+    /// Fills the padding of some blocks of a row with zeros.
+    unsafe fn pad(&self, row: usize, own: Range<usize>) {
         let Pass {
             problem, blocks, ..
         } = *self.pass;
-        let (d_state, lanes) = (problem.d_state, blocks.lanes);
-        let Some(initial) = problem.state else { return };
-        for (block, panel) in own.zip(states.chunks_mut(d_state * lanes)) {
-            for (lane, channel) in blocks.channels[block].clone().enumerate() {
-                let from = (row * problem.d_inner + channel) * d_state;
-                for n in 0..d_state {
-                    panel[n * lanes + lane] = initial[from + n];
-                }
-            }
-        }
-    }
-
-    /// Hands out the states after the last step, and fills the padding.
-    unsafe fn end(&self, row: usize, own: Range<usize>, states: &[R]) {
-        let Pass {
-            problem, blocks, ..
-        } = *self.pass;
-        let (d_state, lanes) = (problem.d_state, blocks.lanes);
-        for (block, panel) in own.zip(states.chunks(d_state * lanes)) {
-            for (lane, channel) in blocks.channels[block].clone().enumerate() {
-                let to = (row * problem.d_inner + channel) * d_state;
-                for n in 0..d_state {
-                    // SAFETY: inside the last states, and the channel is this thread's own.
-                    unsafe { self.pass.state.at(to + n).write(panel[n * lanes + lane]) };
-                }
-                for step in problem.length(row)..problem.time {
+        for block in own {
+            for step in problem.length(row)..problem.time {
+                for channel in blocks.channels[block].clone() {
                     let at = (row * problem.time + step) * problem.d_inner + channel;
                     // SAFETY: inside the outputs, and the channel is this thread's own.
                     unsafe { self.pass.y.at(at).write(R::ZERO) };

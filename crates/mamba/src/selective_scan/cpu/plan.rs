@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use seq_core::cpu::{Buffer, Real, Simd, WithSimd};
+use seq_core::cpu::{Buffer, Real, Shared, Simd, WithSimd};
 
 /// A scan with its inputs, all row-major.
 pub(crate) struct Problem<'a, R> {
@@ -89,6 +89,50 @@ impl<R: Real> Blocks<R> {
             for (lane, channel) in channels.clone().enumerate() {
                 for n in 0..d_state {
                     out[channel * d_state + n] += panel[n * self.lanes + lane];
+                }
+            }
+        }
+    }
+
+    /// Copies the states of one row and some blocks, of `[batch, d_inner, d_state]`, to
+    /// `[own, d_state, lanes]`.
+    pub fn load_states(
+        &self,
+        problem: &Problem<'_, R>,
+        (row, own): (usize, Range<usize>),
+        from: &[R],
+        panels: &mut [R],
+    ) {
+        let d_state = problem.d_state;
+        for (block, panel) in own.zip(panels.chunks_mut(d_state * self.lanes)) {
+            for (lane, channel) in self.channels[block].clone().enumerate() {
+                let states = &from[(row * problem.d_inner + channel) * d_state..][..d_state];
+                for (n, &state) in states.iter().enumerate() {
+                    panel[n * self.lanes + lane] = state;
+                }
+            }
+        }
+    }
+
+    /// The reverse of [`load_states`](Self::load_states).
+    ///
+    /// # Safety
+    ///
+    /// `to` must have room for all states, and nobody else may use those of these channels.
+    pub unsafe fn store_states(
+        &self,
+        problem: &Problem<'_, R>,
+        (row, own): (usize, Range<usize>),
+        panels: &[R],
+        to: Shared<R>,
+    ) {
+        let d_state = problem.d_state;
+        for (block, panel) in own.zip(panels.chunks(d_state * self.lanes)) {
+            for (lane, channel) in self.channels[block].clone().enumerate() {
+                let first = (row * problem.d_inner + channel) * d_state;
+                for n in 0..d_state {
+                    // SAFETY: by the caller's promise.
+                    unsafe { to.at(first + n).write(panel[n * self.lanes + lane]) };
                 }
             }
         }
