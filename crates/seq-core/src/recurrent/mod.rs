@@ -1,8 +1,9 @@
-//! The time loop of gated cells, shared by the vanilla RNN, the LSTM and the GRU.
+//! The recurrent kit: what the vanilla RNN, the LSTM and the GRU share, and any other gated cell needs.
 //!
-//! A cell brings its mathematics, as one step in tensor operations (the reference) and, for the
-//! fused CPU kernels, pointwise forward and backward; hoisting the input projection, walking through
-//! time, layers, directions, lengths and the weight gradients are done here.
+//! A cell ([`RecurrentCell`]) brings its mathematics, as one step in tensor operations (the reference)
+//! and, for the fused CPU kernels, pointwise forward and backward (`Cell`). Here are its weights
+//! ([`CellWeights`]), layers and directions ([`Recurrent`]), configurations ([`RecurrentConfig`]), files
+//! ([`PyTorchCell`], [`FromBurn`]), and the walk through time with its gradients.
 
 mod activation;
 #[cfg(feature = "cpu-kernels")]
