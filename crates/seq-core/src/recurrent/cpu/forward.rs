@@ -8,7 +8,7 @@ use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
 use crate::recurrent::cell::{Cell, State};
 
 /// How much of the input projection is made ahead of the steps that use it: it stays in the cache.
-const CHUNK_BYTES: usize = 1 << 18;
+const CHUNK_BYTES: usize = 1 << 17;
 
 /// What a layer gives.
 pub(crate) struct Outputs<R> {
