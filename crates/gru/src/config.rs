@@ -1,7 +1,6 @@
 use burn::config::Config;
-use burn::module::Param;
 use burn::nn::Initializer;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use seq_core::recurrent::{
     Activation, LayerOptions, RecurrentConfig, RecurrentInit, WeightsConfig,
 };
@@ -125,7 +124,7 @@ impl RecurrentConfig for GruConfig {
             hidden_dropout: self.recurrent_dropout,
             ..WeightsConfig::new(GROUPS, d_input, self.d_hidden)
         };
-        let zeros = || Param::from_tensor(Tensor::zeros([self.d_hidden], device));
+        let zeros = || Initializer::Zeros.init([self.d_hidden], device);
         GruCell {
             weights: config.init(device),
             initial_hidden: self.trained_state.then(zeros),

@@ -1,10 +1,50 @@
-//! The pointwise mathematics of the cell in SIMD registers.
+//! The fused kernel: the pointwise mathematics of the cell in SIMD registers.
 
+use seq_core::Lengths;
 use seq_core::cpu::{Real, Simd};
-use seq_core::recurrent::{Backward, Cell, Forward, State, Taken, clip_gradient, clip_lanes};
+use seq_core::recurrent::{
+    Activation, Backward, Cell, Forward, Fused, Recurrence, State, Taken, clip_gradient, clip_lanes,
+};
 
 use crate::config::UpdateGate;
-use crate::ops::{GruKernel, ResetBeforeKernel};
+use crate::layer::GruCell;
+
+/// The options of a cell that reach into the pointwise mathematics.
+#[derive(Debug, Clone)]
+struct GruKernel {
+    update: UpdateGate,
+    clip: Option<f64>,
+    hidden_clip: Option<f64>,
+    gate: Activation,
+    hidden: Activation,
+}
+
+/// As [`GruKernel`], with the reset gate before the recurrent product.
+#[derive(Debug, Clone)]
+struct ResetBeforeKernel(GruKernel);
+
+/// By the fused kernel, which leaves zoneout to the reference.
+pub(crate) fn fused(
+    cell: &GruCell,
+    layer: Recurrence,
+    lengths: Option<&Lengths>,
+    reverse: bool,
+) -> Fused {
+    if cell.zoneout > 0.0 {
+        return Err(layer.into());
+    }
+    let kernel = GruKernel {
+        update: cell.update_gate,
+        clip: cell.clip,
+        hidden_clip: cell.hidden_clip,
+        gate: cell.gate_activation,
+        hidden: cell.hidden_activation,
+    };
+    match cell.reset_after {
+        true => layer.run(kernel, lengths, reverse),
+        false => layer.run(ResetBeforeKernel(kernel), lengths, reverse),
+    }
+}
 
 impl GruKernel {
     /// The gates of their sums.

@@ -1,10 +1,12 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 use seq_core::Lengths;
 use seq_core::recurrent::{
-    Activation, CellWeights, Fused, HiddenState, Recurrence, Recurrent, RecurrentCell,
-    RecurrentState,
+    Activation, CellWeights, HiddenState, Recurrent, RecurrentCell, RecurrentState,
 };
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use seq_core::recurrent::{Fused, Recurrence};
 
 use crate::config::UpdateGate;
 use crate::ops;
@@ -128,7 +130,8 @@ impl RecurrentCell for GruCell {
         move |x, state| ops::step(self, &product, x, state)
     }
 
+    #[cfg(any(feature = "ndarray", feature = "flex"))]
     fn fused(&self, layer: Recurrence, lengths: Option<&Lengths>, reverse: bool) -> Fused {
-        ops::fused(self, layer, lengths, reverse)
+        crate::cpu::fused(self, layer, lengths, reverse)
     }
 }

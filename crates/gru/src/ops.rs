@@ -1,59 +1,10 @@
-//! The operation of one layer in one direction: its reference body, which specifies it, and the way to
-//! the fused kernel.
+//! The operation of one layer in one direction: its reference body, which specifies it.
 
 use burn::tensor::Tensor;
-use seq_core::Lengths;
-use seq_core::recurrent::{
-    Activation, Fused, Recurrence, RecurrentCell, RecurrentProduct, clip, zoneout,
-};
+use seq_core::recurrent::{RecurrentCell, RecurrentProduct, clip, zoneout};
 
 use crate::config::UpdateGate;
 use crate::layer::{GruCell, GruCellState};
-
-/// The options of a cell that reach into the pointwise mathematics.
-#[derive(Debug, Clone)]
-#[cfg_attr(
-    not(any(feature = "ndarray", feature = "flex")),
-    allow(dead_code, reason = "a build without a CPU backend has no kernels")
-)]
-pub(crate) struct GruKernel {
-    pub update: UpdateGate,
-    pub clip: Option<f64>,
-    pub hidden_clip: Option<f64>,
-    pub gate: Activation,
-    pub hidden: Activation,
-}
-
-/// As [`GruKernel`], with the reset gate before the recurrent product.
-#[derive(Debug, Clone)]
-#[cfg_attr(
-    not(any(feature = "ndarray", feature = "flex")),
-    allow(dead_code, reason = "a build without a CPU backend has no kernels")
-)]
-pub(crate) struct ResetBeforeKernel(pub GruKernel);
-
-/// By the fused kernel, which leaves zoneout to the reference.
-pub(crate) fn fused(
-    cell: &GruCell,
-    layer: Recurrence,
-    lengths: Option<&Lengths>,
-    reverse: bool,
-) -> Fused {
-    if cell.zoneout > 0.0 {
-        return Err(layer.into());
-    }
-    let kernel = GruKernel {
-        update: cell.update_gate,
-        clip: cell.clip,
-        hidden_clip: cell.hidden_clip,
-        gate: cell.gate_activation,
-        hidden: cell.hidden_activation,
-    };
-    match cell.reset_after {
-        true => layer.run(kernel, lengths, reverse),
-        false => layer.run(ResetBeforeKernel(kernel), lengths, reverse),
-    }
-}
 
 /// One step, from the input product `[batch, 3 * d_hidden]`.
 pub(crate) fn step(

@@ -1,11 +1,51 @@
-//! The pointwise mathematics of the cell in SIMD registers.
+//! The fused kernel: the pointwise mathematics of the cell in SIMD registers.
 
+use seq_core::Lengths;
 use seq_core::cpu::{Real, Simd};
 use seq_core::recurrent::{
-    Activation, Backward, Cell, Forward, State, Taken, clip_gradient, clip_lanes,
+    Activation, Backward, Cell, Forward, Fused, Recurrence, State, Taken, clip_gradient, clip_lanes,
 };
 
-use crate::ops::LstmKernel;
+use crate::config::Zoneout;
+use crate::layer::LstmCell;
+
+/// The options of a cell that reach into the pointwise mathematics.
+#[derive(Debug, Clone)]
+struct LstmKernel {
+    peephole: bool,
+    clip: Option<f64>,
+    cell_clip: Option<f64>,
+    gate: Activation,
+    cell: Activation,
+    hidden: Activation,
+}
+
+/// By the fused kernel, which leaves projections, layer normalisation, zoneout and dropout inside the
+/// recurrence to the reference.
+pub(crate) fn fused(
+    cell: &LstmCell,
+    layer: Recurrence,
+    lengths: Option<&Lengths>,
+    reverse: bool,
+) -> Fused {
+    let drops = cell.gates_dropout.prob > 0.0 || cell.cell_dropout.prob > 0.0;
+    if cell.weight_hr.is_some()
+        || cell.zoneout != Zoneout::new()
+        || (drops && cell.weights.is_training())
+    {
+        return Err(layer.into());
+    }
+    let kernel = LstmKernel {
+        peephole: cell.peephole.is_some(),
+        clip: cell.clip,
+        cell_clip: cell.cell_clip,
+        gate: cell.gate_activation,
+        cell: cell.cell_activation,
+        hidden: cell.hidden_activation,
+    };
+    let weights = cell.peephole.as_ref().map(|peephole| peephole.val());
+    Recurrence { weights, ..layer }.run(kernel, lengths, reverse)
+}
 
 impl LstmKernel {
     #[inline(always)]

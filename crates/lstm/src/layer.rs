@@ -1,11 +1,13 @@
 use burn::module::{Module, Param};
 use burn::nn::{Dropout, LayerNorm};
 use burn::tensor::Tensor;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 use seq_core::Lengths;
 use seq_core::recurrent::{
-    Activation, CellWeights, Fused, MemoryState, Recurrence, Recurrent, RecurrentCell,
-    RecurrentState,
+    Activation, CellWeights, MemoryState, Recurrent, RecurrentCell, RecurrentState,
 };
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use seq_core::recurrent::{Fused, Recurrence};
 
 use crate::config::Zoneout;
 use crate::ops;
@@ -125,7 +127,8 @@ impl RecurrentCell for LstmCell {
         move |x, state| step.run(x, state)
     }
 
+    #[cfg(any(feature = "ndarray", feature = "flex"))]
     fn fused(&self, layer: Recurrence, lengths: Option<&Lengths>, reverse: bool) -> Fused {
-        ops::fused(self, layer, lengths, reverse)
+        crate::cpu::fused(self, layer, lengths, reverse)
     }
 }

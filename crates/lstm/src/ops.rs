@@ -1,56 +1,9 @@
-//! The operation of one layer in one direction: its reference body, which specifies it, and the way to
-//! the fused kernel.
+//! The operation of one layer in one direction: its reference body, which specifies it.
 
 use burn::tensor::Tensor;
-use seq_core::Lengths;
-use seq_core::recurrent::{
-    Activation, Fused, Recurrence, RecurrentCell, RecurrentProduct, clip, zoneout,
-};
+use seq_core::recurrent::{Activation, RecurrentCell, RecurrentProduct, clip, zoneout};
 
-use crate::config::Zoneout;
 use crate::layer::{LstmCell, LstmCellState};
-
-/// The options of a cell that reach into the pointwise mathematics.
-#[derive(Debug, Clone)]
-#[cfg_attr(
-    not(any(feature = "ndarray", feature = "flex")),
-    allow(dead_code, reason = "a build without a CPU backend has no kernels")
-)]
-pub(crate) struct LstmKernel {
-    pub peephole: bool,
-    pub clip: Option<f64>,
-    pub cell_clip: Option<f64>,
-    pub gate: Activation,
-    pub cell: Activation,
-    pub hidden: Activation,
-}
-
-/// By the fused kernel, which leaves projections, layer normalisation, zoneout and dropout inside the
-/// recurrence to the reference.
-pub(crate) fn fused(
-    cell: &LstmCell,
-    layer: Recurrence,
-    lengths: Option<&Lengths>,
-    reverse: bool,
-) -> Fused {
-    let drops = cell.gates_dropout.prob > 0.0 || cell.cell_dropout.prob > 0.0;
-    if cell.weight_hr.is_some()
-        || cell.zoneout != Zoneout::new()
-        || (drops && cell.weights.is_training())
-    {
-        return Err(layer.into());
-    }
-    let kernel = LstmKernel {
-        peephole: cell.peephole.is_some(),
-        clip: cell.clip,
-        cell_clip: cell.cell_clip,
-        gate: cell.gate_activation,
-        cell: cell.cell_activation,
-        hidden: cell.hidden_activation,
-    };
-    let weights = cell.peephole.as_ref().map(|peephole| peephole.val());
-    Recurrence { weights, ..layer }.run(kernel, lengths, reverse)
-}
 
 /// One step of the recurrence, with what stays the same from step to step.
 pub(crate) struct Step<'a> {

@@ -32,17 +32,4 @@ fn a_long_single_sequence_is_the_reference() {
     });
 }
 
-#[test]
-fn changed_weights_are_packed_again() {
-    kernels::changed_weights_are_packed_again(&LstmConfig::new(5, 20));
-}
-
-#[test]
-fn only_what_is_tracked_gets_a_gradient() {
-    kernels::only_what_is_tracked_gets_a_gradient(&LstmConfig::new(3, 5));
-}
-
-#[test]
-fn an_empty_batch_has_gradients_of_zero() {
-    kernels::an_empty_batch_has_gradients_of_zero(&LstmConfig::new(3, 5));
-}
+seq_core::kernel_tests!(|d_input, d_hidden| [LstmConfig::new(d_input, d_hidden)]);

@@ -1,9 +1,58 @@
-//! The pointwise mathematics of the cell in SIMD registers.
+//! The fused kernel: the pointwise mathematics of the cell in SIMD registers.
 
+use burn::tensor::Tensor;
+use seq_core::Lengths;
 use seq_core::cpu::{Real, Simd};
-use seq_core::recurrent::{Backward, Cell, Forward, State, Taken, clip_gradient, clip_lanes};
+use seq_core::recurrent::{
+    Activation, Backward, Cell, Forward, Fused, Recurrence, State, Taken, clip_gradient, clip_lanes,
+};
 
-use crate::ops::{IndependentKernel, RnnKernel};
+use crate::layer::RnnCell;
+use crate::ops::known;
+
+/// The options of a cell that reach into the pointwise mathematics.
+#[derive(Debug, Clone)]
+struct RnnKernel {
+    activation: Activation,
+    hidden_clip: Option<f64>,
+}
+
+/// As [`RnnKernel`], with elementwise recurrent weights.
+#[derive(Debug, Clone)]
+struct IndependentKernel(RnnKernel);
+
+/// By the fused kernel, which leaves rare activations to the reference.
+pub(crate) fn fused(
+    cell: &RnnCell,
+    layer: Recurrence,
+    lengths: Option<&Lengths>,
+    reverse: bool,
+) -> Fused {
+    let Some(activation) = known(cell) else {
+        return Err(layer.into());
+    };
+    let kernel = RnnKernel {
+        activation,
+        hidden_clip: cell.hidden_clip,
+    };
+    if !cell.weights.is_elementwise() {
+        return layer.run(kernel, lengths, reverse);
+    }
+    let [_, d_hidden] = layer.weight_hh.dims();
+    let bias_ih = match (layer.bias_ih, layer.bias_hh) {
+        (Some(input), Some(hidden)) => Some(input + hidden),
+        (input, hidden) => input.or(hidden),
+    };
+    let options = (&layer.weight_hh.device(), layer.weight_hh.dtype());
+    let layer = Recurrence {
+        weight_hh: Tensor::zeros([0, d_hidden], options),
+        weights: Some(layer.weight_hh.reshape([d_hidden])),
+        bias_ih,
+        bias_hh: None,
+        ..layer
+    };
+    layer.run(IndependentKernel(kernel), lengths, reverse)
+}
 
 impl RnnKernel {
     /// The state after, and what the activation gave.

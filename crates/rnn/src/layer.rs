@@ -2,10 +2,11 @@ use burn::module::Module;
 use burn::nn::Linear;
 use burn::nn::activation::Activation;
 use burn::tensor::Tensor;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 use seq_core::Lengths;
-use seq_core::recurrent::{
-    CellWeights, Fused, HiddenState, Recurrence, Recurrent, RecurrentCell, RecurrentState,
-};
+use seq_core::recurrent::{CellWeights, HiddenState, Recurrent, RecurrentCell, RecurrentState};
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+use seq_core::recurrent::{Fused, Recurrence};
 
 use crate::ops;
 
@@ -103,7 +104,8 @@ impl RecurrentCell for RnnCell {
         ops::stepper(self, batch)
     }
 
+    #[cfg(any(feature = "ndarray", feature = "flex"))]
     fn fused(&self, layer: Recurrence, lengths: Option<&Lengths>, reverse: bool) -> Fused {
-        ops::fused(self, layer, lengths, reverse)
+        crate::cpu::fused(self, layer, lengths, reverse)
     }
 }

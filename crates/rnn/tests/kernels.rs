@@ -50,23 +50,4 @@ fn a_long_single_sequence_is_the_reference() {
     });
 }
 
-#[test]
-fn changed_weights_are_packed_again() {
-    for config in both(5, 20) {
-        kernels::changed_weights_are_packed_again(&config);
-    }
-}
-
-#[test]
-fn only_what_is_tracked_gets_a_gradient() {
-    for config in both(3, 5) {
-        kernels::only_what_is_tracked_gets_a_gradient(&config);
-    }
-}
-
-#[test]
-fn an_empty_batch_has_gradients_of_zero() {
-    for config in both(3, 5) {
-        kernels::an_empty_batch_has_gradients_of_zero(&config);
-    }
-}
+seq_core::kernel_tests!(both);

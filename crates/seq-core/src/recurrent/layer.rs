@@ -7,16 +7,13 @@ use crate::{Lengths, SequenceLayer};
 
 /// One layer in one direction: the building block of a [`Recurrent`] layer.
 ///
-/// An architecture brings the methods without a body: its weights, its state, one step in tensor
-/// operations, which is its specification, and the way to its fused kernel. The rest follows.
+/// An architecture brings its weights, its state, one step in tensor operations, which is its
+/// specification, and on the CPU the way to its fused kernel. The rest follows.
 ///
 /// ```
 /// use burn::module::Module;
 /// use burn::tensor::Tensor;
-/// use seq_core::Lengths;
-/// use seq_core::recurrent::{
-///     CellWeights, Fused, HiddenState, Recurrence, RecurrentCell, WeightsConfig,
-/// };
+/// use seq_core::recurrent::{CellWeights, HiddenState, RecurrentCell, WeightsConfig};
 ///
 /// /// A leaky integrator of its inputs, `h = (h + tanh(W x + U h + b)) / 2`, without a fused kernel.
 /// #[derive(Module, Debug)]
@@ -36,10 +33,6 @@ use crate::{Lengths, SequenceLayer};
 ///         move |x, HiddenState { hidden }| HiddenState {
 ///             hidden: (hidden.clone() + (x + product.all(hidden)).tanh()) / 2.0,
 ///         }
-///     }
-///
-///     fn fused(&self, layer: Recurrence, _: Option<&Lengths>, _: bool) -> Fused {
-///         Err(layer.into())
 ///     }
 /// }
 ///
@@ -63,9 +56,11 @@ pub trait RecurrentCell: Module + ModuleDisplay {
     /// state after. What stays the same for all steps is made here, once.
     fn stepper(&self, batch: usize) -> impl Fn(Tensor<2>, Self::State) -> Self::State;
 
-    /// The whole sequence by the fused kernel, or `layer` again where it does not have the cell's
-    /// options.
-    fn fused(&self, layer: Recurrence, lengths: Option<&Lengths>, reverse: bool) -> Fused;
+    /// The whole sequence by the fused kernel, or `layer` again where there is none for the cell's
+    /// options; without one at all this body will do.
+    fn fused(&self, layer: Recurrence, _lengths: Option<&Lengths>, _reverse: bool) -> Fused {
+        Err(layer.into())
+    }
 
     /// What makes outputs of the hidden states; without it they are the outputs.
     fn output_map(&self) -> Option<&Linear> {
@@ -219,10 +214,9 @@ fn check<C: RecurrentCell>(cell: &C, x: &[usize], [batch, width]: [usize; 2], st
         "the input {x:?} does not have the width {} of the layer",
         weights.d_input()
     );
-    let (hidden, memory) = state.clone().into_parts();
     let states = [
-        ("hidden", Some(hidden), weights.d_output()),
-        ("cell", memory, weights.d_hidden()),
+        ("hidden", Some(state.hidden()), weights.d_output()),
+        ("cell", state.memory(), weights.d_hidden()),
     ];
     for (name, tensor, width) in states {
         let Some(tensor) = tensor else { continue };
@@ -242,9 +236,7 @@ fn check<C: RecurrentCell>(cell: &C, x: &[usize], [batch, width]: [usize; 2], st
 ///
 /// ```
 /// # use burn::module::Module;
-/// # use seq_core::recurrent::{
-/// #     CellWeights, Fused, HiddenState, Recurrence, RecurrentCell, WeightsConfig,
-/// # };
+/// # use seq_core::recurrent::{CellWeights, HiddenState, RecurrentCell, WeightsConfig};
 /// # #[derive(Module, Debug)]
 /// # struct Leaky {
 /// #     weights: CellWeights,
@@ -259,9 +251,6 @@ fn check<C: RecurrentCell>(cell: &C, x: &[usize], [batch, width]: [usize; 2], st
 /// #         move |x, HiddenState { hidden }| HiddenState {
 /// #             hidden: (hidden.clone() + (x + product.all(hidden)).tanh()) / 2.0,
 /// #         }
-/// #     }
-/// #     fn fused(&self, layer: Recurrence, _: Option<&Lengths>, _: bool) -> Fused {
-/// #         Err(layer.into())
 /// #     }
 /// # }
 /// use burn::tensor::Tensor;

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 #[cfg(feature = "cpu-kernels")]
 use super::cell::Cell;
 use super::packed::PackedWeights;
+#[cfg(feature = "cpu-kernels")]
 use crate::Lengths;
 
 /// The tensors of one recurrent layer in one direction. The rows of the weights are blocks of
@@ -58,12 +59,6 @@ impl Recurrence {
         }
         self.check([I, H + D, U], C::MEMORY, lengths);
         Ok(super::ops::run(self, cell, lengths, reverse))
-    }
-
-    /// The layer itself again: a build without a CPU backend has no fused kernels.
-    #[cfg(not(feature = "cpu-kernels"))]
-    pub fn run<C>(self, _: C, _: Option<&Lengths>, _: bool) -> Fused {
-        Err(self.into())
     }
 }
 

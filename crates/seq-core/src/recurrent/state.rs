@@ -22,6 +22,11 @@ pub trait CellState: SequenceState {
     /// The hidden state `[batch, d_output]`.
     fn hidden(&self) -> &Tensor<2>;
 
+    /// The cell state `[batch, d_hidden]`, if there is one.
+    fn memory(&self) -> Option<&Tensor<2>> {
+        None
+    }
+
     /// The hidden state `[batch, d_output]`, and the cell state `[batch, d_hidden]` if there is one.
     fn into_parts(self) -> (Tensor<2>, Option<Tensor<2>>);
 
@@ -107,6 +112,10 @@ impl CellState for MemoryState {
 
     fn hidden(&self) -> &Tensor<2> {
         &self.hidden
+    }
+
+    fn memory(&self) -> Option<&Tensor<2>> {
+        Some(&self.cell)
     }
 
     fn into_parts(self) -> (Tensor<2>, Option<Tensor<2>>) {

@@ -1,4 +1,3 @@
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::pack::Packed;
@@ -492,10 +491,4 @@ where
             }
         }
     }
-}
-
-/// The units of a thread's blocks, those beyond the last hidden unit included.
-#[inline(always)]
-pub(super) fn columns<R: Real, S: Simd>(blocks: &Range<usize>) -> Range<usize> {
-    blocks.start * R::lanes::<S>()..blocks.end * R::lanes::<S>()
 }

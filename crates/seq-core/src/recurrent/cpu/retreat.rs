@@ -1,6 +1,5 @@
 use std::ops::Range;
 
-use super::forward::columns;
 use super::plan::Problem;
 use crate::cpu::tile::{accumulate, tiles, with_rows};
 use crate::cpu::{Buffer, Member, Real, Shared, Simd, WithSimd};
@@ -286,6 +285,12 @@ struct Carry<'a, R> {
     panel: &'a [R],
     /// `[batch, padded]`
     out: Shared<R>,
+}
+
+/// The units of a thread's blocks, those beyond the last hidden unit included.
+#[inline(always)]
+fn columns<R: Real, S: Simd>(blocks: &Range<usize>) -> Range<usize> {
+    blocks.start * R::lanes::<S>()..blocks.end * R::lanes::<S>()
 }
 
 /// The recurrent weights for the way back: panels `[H * padded, width]` of the columns `units`.

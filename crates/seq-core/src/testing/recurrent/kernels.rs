@@ -10,6 +10,34 @@ use super::{cpu_devices, initial_state};
 use crate::recurrent::{CellState, ParamMut, PyTorchCell, RecurrentCell, RecurrentConfig};
 use crate::testing::compare::{close, values};
 
+/// The tests that hold for every kernel, for each of the configurations that a function of `d_input` and
+/// `d_hidden` gives.
+#[macro_export]
+macro_rules! kernel_tests {
+    ($configs:expr) => {
+        #[test]
+        fn changed_weights_are_packed_again() {
+            for config in ($configs)(5, 20) {
+                $crate::testing::recurrent::kernels::changed_weights_are_packed_again(&config);
+            }
+        }
+
+        #[test]
+        fn only_what_is_tracked_gets_a_gradient() {
+            for config in ($configs)(3, 5) {
+                $crate::testing::recurrent::kernels::only_what_is_tracked_gets_a_gradient(&config);
+            }
+        }
+
+        #[test]
+        fn an_empty_batch_has_gradients_of_zero() {
+            for config in ($configs)(3, 5) {
+                $crate::testing::recurrent::kernels::an_empty_batch_has_gradients_of_zero(&config);
+            }
+        }
+    };
+}
+
 /// Whether the fused kernel has the options of the cell.
 pub fn is_fused<C: RecurrentCell>(cell: &C) -> bool {
     let state = initial_state(cell, 1);
