@@ -5,7 +5,8 @@ use crate::command::{Result, cargo, run};
 /// Runs the unit, golden, conformance, doc and example tests.
 ///
 /// One run for each backend, out of one build. The conformance and golden tests of a run are on its
-/// backend and on `ndarray`, which it is compared with; all others on its backend alone.
+/// backend and on `ndarray`, which it is compared with; all others on its backend alone. Doc tests run on
+/// the CPU.
 #[derive(Args)]
 pub struct Test {
     /// Where to run: `wgpu` needs a Vulkan, Metal or DirectX driver; Mesa's lavapipe will do.
@@ -61,6 +62,11 @@ pub fn test(backend: Backend, gpu: bool, package: Option<&str>) -> Result {
         Some(package) => command.args(["--package", package, "--features", features(gpu)]),
         None => command.args(["--workspace", "--features", features(gpu)]),
     };
+    if backend == Backend::Wgpu {
+        // A doc example may end before the GPU has done what it asked for, and lavapipe does not survive
+        // the end of a process while it compiles shaders.
+        command.args(["--lib", "--bins", "--tests", "--examples"]);
+    }
     run(command.env("BURN_DEVICE", name))
 }
 
