@@ -5,13 +5,16 @@
 pub mod autodiff;
 pub mod checkpoint;
 mod config;
+pub mod convolution;
 #[cfg(feature = "cpu-kernels")]
 pub mod cpu;
 mod device;
 mod layer;
 mod lengths;
+mod linear;
 pub mod models;
 pub mod recurrent;
+pub mod scan;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -22,4 +25,5 @@ pub use device::is_cpu;
 pub use device::{BackendName, UnknownBackend, device};
 pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;
+pub use linear::linear;
 pub use state::{SequenceState, StateError, StateMapper, StateRecord};

@@ -1,0 +1,110 @@
+//! The gradient of [`LinearOps`], as one node of Burn's graph.
+
+use burn::backend::autodiff::Autodiff;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{DType, Element};
+
+use super::ops::LinearOps;
+use crate::autodiff::{Gradient, Maybe, track};
+use crate::cpu::{CpuTensor, Matrix, Real, product};
+
+impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C>
+where
+    FloatTensor<B>: CpuTensor,
+{
+    fn linear_map(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+    ) -> FloatTensor<Self> {
+        let parents = [Maybe::Some(x), Maybe::Some(weight), bias];
+        let [y] = track::<B, C, _, 3, 1>(LinearGradient, parents, |parents, _| {
+            let (x, weight, bias) = gather(parents);
+            ([B::linear_map(x, weight, bias)], Some(()))
+        });
+        y
+    }
+}
+
+fn gather<B: Backend>(parents: [Maybe<B>; 3]) -> (FloatTensor<B>, FloatTensor<B>, Maybe<B>) {
+    let [Maybe::Some(x), Maybe::Some(weight), bias] = parents else {
+        unreachable!("the parents are those that were given")
+    };
+    (x, weight, bias)
+}
+
+#[derive(Debug, Clone)]
+struct LinearGradient;
+
+impl<B: Backend> Gradient<B, 3, 1> for LinearGradient
+where
+    FloatTensor<B>: CpuTensor,
+{
+    type Kept = ();
+
+    fn backward(
+        &self,
+        inputs: [Maybe<B>; 3],
+        (): (),
+        [y]: [Option<FloatTensor<B>>; 1],
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        let Some(y) = y else {
+            return [None, None, None];
+        };
+        let (x, weight, _) = gather(inputs);
+        match x.dtype() {
+            DType::F64 => backward_in::<B, f64>(&x, &weight, &y, wanted),
+            _ => backward_in::<B, f32>(&x, &weight, &y, wanted),
+        }
+    }
+}
+
+/// The gradients of x, the weight and the bias, given that of y.
+fn backward_in<B: Backend, R: Real + Element>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    y: &FloatTensor<B>,
+    wanted: [bool; 3],
+) -> [Option<FloatTensor<B>>; 3]
+where
+    FloatTensor<B>: CpuTensor,
+{
+    let [d_input, d_output] = weight.shape().dims();
+    let gradient = y.elements::<R>();
+    let rows = gradient.len() / d_output.max(1);
+    let dy = Matrix::rows(&gradient, d_output);
+    let dx = || {
+        let mut dx = vec![R::ZERO; rows * d_input];
+        let elements = weight.elements();
+        let transposed = Matrix::rows(&elements, d_output).transposed();
+        let size = [rows, d_output, d_input];
+        product(size, dy, transposed, &mut dx, d_input, false);
+        FloatTensor::<B>::from_vec(dx, &x.shape())
+    };
+    let dweight = || {
+        let mut dweight = vec![R::ZERO; d_input * d_output];
+        let elements = x.elements();
+        let transposed = Matrix::rows(&elements, d_input).transposed();
+        let size = [d_input, rows, d_output];
+        product(size, transposed, dy, &mut dweight, d_output, false);
+        FloatTensor::<B>::from_vec(dweight, &weight.shape())
+    };
+    let dbias = || {
+        let mut dbias = vec![R::ZERO; d_output];
+        for row in gradient.chunks(d_output.max(1)) {
+            for (sum, &dy) in dbias.iter_mut().zip(row) {
+                *sum += dy;
+            }
+        }
+        FloatTensor::<B>::from_vec(dbias, &[d_output])
+    };
+    let [x_wanted, weight_wanted, bias_wanted] = wanted;
+    [
+        x_wanted.then(dx),
+        weight_wanted.then(dweight),
+        bias_wanted.then(dbias),
+    ]
+}

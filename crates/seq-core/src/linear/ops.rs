@@ -1,0 +1,105 @@
+//! The linear map as Burn dispatches it.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Element, Tensor};
+
+use crate::autodiff::Maybe;
+use crate::cpu::{CpuTensor, Matrix, Real, product};
+
+/// Whether the kernels run on these tensors.
+pub(super) fn has_kernel<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> bool {
+    let dtype = x.dtype();
+    matches!(dtype, DType::F32 | DType::F64)
+        && weight.dtype() == dtype
+        && bias.is_none_or(|bias| bias.dtype() == dtype)
+        && crate::is_cpu(&x.device())
+}
+
+/// Runs a map that has kernels.
+pub(super) fn run<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let bias = bias.map(Tensor::into_dispatch).into();
+    let y = Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch(), bias);
+    Tensor::from_dispatch(y)
+}
+
+/// The operation; backends without kernels are never asked, as `linear` looks first.
+#[backend_extension(NdArray: cfg(feature = "ndarray"), Flex: cfg(feature = "flex"), Autodiff)]
+pub trait LinearOps: Backend {
+    fn linear_map(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+#[cfg(feature = "ndarray")]
+impl LinearOps for burn::backend::NdArray {
+    fn linear_map(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+    ) -> FloatTensor<Self> {
+        run_on::<Self>(&x, &weight, &bias)
+    }
+}
+
+#[cfg(feature = "flex")]
+impl LinearOps for burn::backend::Flex {
+    fn linear_map(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+    ) -> FloatTensor<Self> {
+        run_on::<Self>(&x, &weight, &bias)
+    }
+}
+
+fn run_on<B: Backend>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    bias: &Maybe<B>,
+) -> FloatTensor<B>
+where
+    FloatTensor<B>: CpuTensor,
+{
+    match x.dtype() {
+        DType::F64 => run_in::<B, f64>(x, weight, bias),
+        _ => run_in::<B, f32>(x, weight, bias),
+    }
+}
+
+fn run_in<B: Backend, R: Real + Element>(
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
+    bias: &Maybe<B>,
+) -> FloatTensor<B>
+where
+    FloatTensor<B>: CpuTensor,
+{
+    let [d_input, d_output] = weight.shape().dims();
+    let mut shape = x.shape().to_vec();
+    *shape.last_mut().expect("an axis") = d_output;
+    let rows = shape[..shape.len() - 1].iter().product();
+    let mut y = match bias.elements::<R>() {
+        Some(bias) => bias.repeat(rows),
+        None => vec![R::ZERO; rows * d_output],
+    };
+    product(
+        [rows, d_input, d_output],
+        Matrix::rows(&x.elements(), d_input),
+        Matrix::rows(&weight.elements(), d_output),
+        &mut y,
+        d_output,
+        matches!(bias, Maybe::Some(_)),
+    );
+    FloatTensor::<B>::from_vec(y, &shape)
+}
