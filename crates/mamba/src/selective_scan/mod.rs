@@ -14,6 +14,8 @@ use burn::tensor::DType;
 use burn::tensor::{Bool, Tensor, TensorData};
 use seq_core::Lengths;
 
+pub(crate) use reference::softplus;
+
 /// The selective scan (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>, algorithm 2), with all that
 /// `selective_scan_fn` of the reference code has, and initial states, lengths and resets.
 ///

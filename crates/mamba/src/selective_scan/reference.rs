@@ -69,7 +69,7 @@ pub(super) fn run(scan: SelectiveScan) -> (Tensor<3>, Tensor<3>) {
 }
 
 /// log(1 + e^x) without overflow.
-fn softplus(x: Tensor<3>) -> Tensor<3> {
+pub(crate) fn softplus<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.clone().clamp_min(0.0) + (-x.abs()).exp().log1p()
 }
 
