@@ -1,5 +1,12 @@
 //! The short convolution of Mamba.
 
+#[cfg(feature = "cpu-kernels")]
+mod cpu;
+#[cfg(feature = "cpu-kernels")]
+mod gradient;
+#[cfg(feature = "cpu-kernels")]
+#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
+mod ops;
 mod reference;
 
 use burn::tensor::Tensor;
@@ -78,6 +85,10 @@ impl CausalConv {
     /// When the shapes do not fit one another, naming both.
     pub fn run(self) -> (Tensor<3>, Tensor<3>) {
         self.check();
+        #[cfg(feature = "cpu-kernels")]
+        if ops::has_kernel(&self) {
+            return ops::run(self);
+        }
         reference::run(self)
     }
 
