@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::nn::{LayerNormConfig, Linear};
 use burn::tensor::Tensor;
+use seq_core::convolution::CausalConv;
 use seq_core::testing::{Golden, Run};
 use seq_mamba::{
     Mamba, MambaConfig, Projection, SelectiveScan, SequenceLayer, SimplifiedSsm, SimplifiedState,
@@ -54,6 +55,40 @@ fn scan(config: ScanConfig, run: &mut Run) {
     let (y, state) = scan.run();
     run.output("y", y);
     run.output("last_state", state);
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConvConfig {
+    batch: usize,
+    time: usize,
+    d_inner: usize,
+    d_conv: usize,
+    bias: bool,
+    activation: Option<String>,
+    initial_state: bool,
+}
+
+fn causal_conv(config: ConvConfig, run: &mut Run) {
+    let x = run.float("input.x");
+    assert_eq!(x.dims(), [config.batch, config.time, config.d_inner]);
+    let weight: Tensor<3> = run.float("weight.weight");
+    assert_eq!(weight.dims(), [config.d_inner, 1, config.d_conv]);
+    let conv = CausalConv {
+        bias: config.bias.then(|| run.float("weight.bias")),
+        silu: match config.activation.as_deref() {
+            Some("silu" | "swish") => true,
+            Some(other) => panic!("unknown activation {other}"),
+            None => false,
+        },
+        state: config
+            .initial_state
+            .then(|| run.float("input.initial_state")),
+        ..CausalConv::new(x, weight.squeeze_dim(1))
+    };
+    let (y, state) = conv.run();
+    run.output("y", y);
+    run.output("final_state", state);
 }
 
 /// A weight `[d_output, d_input]` as Burn keeps it; `bias` names the other.
@@ -161,6 +196,7 @@ fn golden_cases() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     Golden::new(folder)
         .kind("mamba", "selective_scan", scan)
+        .kind("mamba", "causal_conv1d", causal_conv)
         .kind("mamba", "simplified", simplified)
         .kind("mamba", "block", block)
         .in_part()
