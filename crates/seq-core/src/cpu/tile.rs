@@ -2,91 +2,127 @@
 
 use super::{Real, Simd};
 
-/// `acc[m][v] += sum_k rows[m][k] * panel[k][v]`, `depth` steps of `k`; the panel holds `V` registers
-/// a step, one step after the other.
+/// `acc[m][n][v] += sum_k rows[m][k] * panels[n][k][v]`, `depth` steps of `k`; each panel holds `V`
+/// registers a step, one step after the other.
 ///
 /// # Safety
 ///
-/// Every row must be readable for `depth` elements, the panel for `depth * V` registers.
+/// Every row must be readable for `depth` elements, each panel for `depth * V` registers.
 #[inline(always)]
-pub unsafe fn accumulate<R: Real, S: Simd, const M: usize, const V: usize>(
+pub unsafe fn accumulate<R: Real, S: Simd, const M: usize, const N: usize, const V: usize>(
     s: S,
     depth: usize,
     rows: [*const R; M],
-    panel: *const R,
-    acc: &mut [[R::V<S>; V]; M],
+    panels: [*const R; N],
+    acc: &mut [[[R::V<S>; V]; N]; M],
 ) {
     // A sum takes four cycles until the next can be added to it, and two can begin in each: with few
     // registers in `acc` several sums are kept for each.
     // SAFETY: the caller's promise is that of `chains`.
     unsafe {
-        match M * V {
-            0..=1 => chains::<R, S, M, V, 8>(s, depth, rows, panel, acc),
-            2..=3 => chains::<R, S, M, V, 4>(s, depth, rows, panel, acc),
-            4..=7 => chains::<R, S, M, V, 2>(s, depth, rows, panel, acc),
-            _ => chains::<R, S, M, V, 1>(s, depth, rows, panel, acc),
+        match M * N * V {
+            0..=1 => chains::<R, S, M, N, V, 8>(s, depth, rows, panels, acc),
+            2..=3 => chains::<R, S, M, N, V, 4>(s, depth, rows, panels, acc),
+            4..=7 => chains::<R, S, M, N, V, 2>(s, depth, rows, panels, acc),
+            _ => chains::<R, S, M, N, V, 1>(s, depth, rows, panels, acc),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn chains<R: Real, S: Simd, const M: usize, const V: usize, const C: usize>(
+unsafe fn chains<
+    R: Real,
+    S: Simd,
+    const M: usize,
+    const N: usize,
+    const V: usize,
+    const C: usize,
+>(
     s: S,
     depth: usize,
     rows: [*const R; M],
-    panel: *const R,
-    acc: &mut [[R::V<S>; V]; M],
+    panels: [*const R; N],
+    acc: &mut [[[R::V<S>; V]; N]; M],
 ) {
     let lanes = R::lanes::<S>();
-    let mut sums = [[[R::splat(s, R::ZERO); V]; M]; C];
+    let mut sums = [[[[R::splat(s, R::ZERO); V]; N]; M]; C];
     sums[0] = *acc;
     let whole = depth / C * C;
     let mut k = 0;
-    // SAFETY: `k` stays below `depth`, up to which rows and panel are readable.
+    // SAFETY: `k` stays below `depth`, up to which rows and panels are readable.
     unsafe {
         while k < whole {
             for (c, sums) in sums.iter_mut().enumerate() {
-                step(s, k + c, rows, panel.add((k + c) * V * lanes), sums);
+                step(
+                    s,
+                    k + c,
+                    rows,
+                    panels.map(|panel| panel.add((k + c) * V * lanes)),
+                    sums,
+                );
             }
             k += C;
         }
         while k < depth {
-            step(s, k, rows, panel.add(k * V * lanes), &mut sums[0]);
+            step(
+                s,
+                k,
+                rows,
+                panels.map(|panel| panel.add(k * V * lanes)),
+                &mut sums[0],
+            );
             k += 1;
         }
     }
     for m in 0..M {
-        for v in 0..V {
-            let mut sum = sums[0][m][v];
-            for other in &sums[1..] {
-                sum = R::vadd(s, sum, other[m][v]);
+        for n in 0..N {
+            for v in 0..V {
+                let mut sum = sums[0][m][n][v];
+                for other in &sums[1..] {
+                    sum = R::vadd(s, sum, other[m][n][v]);
+                }
+                acc[m][n][v] = sum;
             }
-            acc[m][v] = sum;
         }
     }
 }
 
 #[inline(always)]
-unsafe fn step<R: Real, S: Simd, const M: usize, const V: usize>(
+unsafe fn step<R: Real, S: Simd, const M: usize, const N: usize, const V: usize>(
     s: S,
     k: usize,
     rows: [*const R; M],
-    weights: *const R,
-    acc: &mut [[R::V<S>; V]; M],
+    weights: [*const R; N],
+    acc: &mut [[[R::V<S>; V]; N]; M],
 ) {
     let lanes = R::lanes::<S>();
     // SAFETY: readable by the promise to `accumulate`.
     unsafe {
-        let mut w = [R::splat(s, R::ZERO); V];
-        for (v, w) in w.iter_mut().enumerate() {
-            *w = R::load(s, weights.add(v * lanes));
+        let mut w = [[R::splat(s, R::ZERO); V]; N];
+        for (w, weights) in w.iter_mut().zip(weights) {
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = R::load(s, weights.add(v * lanes));
+            }
         }
         for (row, acc) in rows.iter().zip(acc) {
             let x = R::splat(s, *row.add(k));
             for (w, acc) in w.iter().zip(acc) {
-                *acc = R::mul_add(s, x, *w, *acc);
+                for (w, acc) in w.iter().zip(acc) {
+                    *acc = R::mul_add(s, x, *w, *acc);
+                }
             }
         }
+    }
+}
+
+/// How many panels of `registers` registers a step a tile should take at once. For one alone every product
+/// takes a row's value out of memory, and there are fewer loads than products in a cycle.
+#[inline(always)]
+pub fn max_panels<S: Simd>(registers: usize) -> usize {
+    match registers {
+        1 if S::REGISTER_COUNT >= 32 => 4,
+        1 => 2,
+        _ => 1,
     }
 }
 
@@ -140,4 +176,32 @@ macro_rules! with_rows {
     };
 }
 
-pub(crate) use with_rows;
+/// Runs `$body` for some of `$blocks` at a time, `$first` on: `$N`, a constant, 4, 2 or 1 of them, and
+/// `$most` at most.
+macro_rules! with_panels {
+    ($blocks:expr, $most:expr, $first:ident, $N:ident => $body:expr) => {{
+        let (blocks, most) = ($blocks, $most);
+        let mut $first = blocks.start;
+        while $first < blocks.end {
+            match most.min(blocks.end - $first) {
+                4.. => {
+                    const $N: usize = 4;
+                    $body;
+                    $first += $N;
+                }
+                2..4 => {
+                    const $N: usize = 2;
+                    $body;
+                    $first += $N;
+                }
+                _ => {
+                    const $N: usize = 1;
+                    $body;
+                    $first += $N;
+                }
+            }
+        }
+    }};
+}
+
+pub(crate) use {with_panels, with_rows};

@@ -1,8 +1,9 @@
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::pack::Packed;
 use super::plan::Problem;
-use crate::cpu::tile::{accumulate, tiles, with_rows};
+use crate::cpu::tile::{accumulate, max_panels, tiles, with_panels, with_rows};
 use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
 use crate::recurrent::cell::{Cell, State};
 
@@ -194,21 +195,24 @@ where
         let input = pass.packed.input.as_slice();
         let depth = d_input * I * R::lanes::<S>();
         // The pointwise part of a single sequence is a chain of latencies: those of all blocks overlap.
-        let group = if batch == 1 { own.len().max(1) } else { 1 };
+        let group = match batch {
+            1 => own.len().max(1),
+            _ => max_panels::<S>(H),
+        };
         let mut start = 0;
         while start < time {
             let steps = start..time.min(start + pass.chunk);
             let rows = steps.len() * batch;
-            for block in own.clone() {
-                let panel = &input[block * depth..];
+            with_panels!(own.clone(), max_panels::<S>(I), block, N => {
+                let panels = std::array::from_fn(|n| input[(block + n) * depth..].as_ptr());
                 for (first, count) in tiles::<S>(rows) {
                     // SAFETY: the rows of the chunk are in the buffer, these columns are this
-                    // thread's own, and the panel holds the weights of the block.
+                    // thread's own, and the panels hold the weights of the blocks.
                     unsafe {
-                        with_rows!(count, M => self.project::<S, M>(s, steps.start, first, block, panel.as_ptr()))
+                        with_rows!(count, M => self.project::<S, M, N>(s, steps.start, first, block, panels))
                     }
                 }
-            }
+            });
             for step in steps.clone() {
                 let plain = Product {
                     slot: G - H - D,
@@ -227,7 +231,7 @@ where
                         // SAFETY: as above, and the states before the step were complete at the last
                         // barrier.
                         unsafe {
-                            self.multiply::<S, H>(s, step, block, &plain);
+                            self.multiply::<S, H>(s, step, block..block + 1, &plain);
                             self.gate(s, step, block);
                         }
                     }
@@ -243,13 +247,11 @@ where
                     };
                     let blocks =
                         own.start + index * group..own.end.min(own.start + (index + 1) * group);
-                    for block in blocks.clone() {
-                        // SAFETY: as above, and the gated states were complete at the barrier.
-                        unsafe {
-                            match D {
-                                0 => self.multiply::<S, H>(s, step, block, &plain),
-                                _ => self.multiply::<S, D>(s, step, block, &gated),
-                            }
+                    // SAFETY: as above, and the gated states were complete at the barrier.
+                    unsafe {
+                        match D {
+                            0 => self.multiply::<S, H>(s, step, blocks.clone(), &plain),
+                            _ => self.multiply::<S, D>(s, step, blocks.clone(), &gated),
                         }
                     }
                     for block in blocks {
@@ -284,16 +286,16 @@ where
         }
     }
 
-    /// The input product of `M` rows of a chunk, counted through its steps and sequences, for one
-    /// block of units.
+    /// The input product of `M` rows of a chunk, counted through its steps and sequences, for `N` blocks
+    /// of units.
     #[inline(always)]
-    unsafe fn project<S: Simd, const M: usize>(
+    unsafe fn project<S: Simd, const M: usize, const N: usize>(
         &self,
         s: S,
         start: usize,
         first: usize,
         block: usize,
-        panel: *const R,
+        panels: [*const R; N],
     ) {
         let pass = self.pass;
         let problem = pass.problem;
@@ -309,51 +311,53 @@ where
         });
         // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
         unsafe {
-            let mut acc = [[R::splat(s, R::ZERO); I]; M];
-            for i in 0..I {
-                let bias = R::load(
-                    s,
-                    pass.biases
-                        .as_slice()
-                        .as_ptr()
-                        .add(i * padded + block * lanes),
-                );
-                for acc in &mut acc {
-                    acc[i] = bias;
-                }
-            }
-            accumulate::<R, S, M, I>(s, problem.d_input, rows, panel, &mut acc);
+            let biases = pass.biases.as_slice().as_ptr();
+            let biases = std::array::from_fn(|n| {
+                let unit = (block + n) * lanes;
+                std::array::from_fn(|i| R::load(s, biases.add(i * padded + unit)))
+            });
+            let mut acc: [[[R::V<S>; I]; N]; M] = [biases; M];
+            accumulate::<R, S, M, N, I>(s, problem.d_input, rows, panels, &mut acc);
             for (m, acc) in acc.iter().enumerate() {
                 let (step, row) = place(m);
                 let out = self.sums(step, row);
-                for (i, &sum) in acc.iter().enumerate() {
-                    R::store(s, out.add(i * padded + block * lanes), sum);
+                for (n, acc) in acc.iter().enumerate() {
+                    for (i, &sum) in acc.iter().enumerate() {
+                        R::store(s, out.add(i * padded + (block + n) * lanes), sum);
+                    }
                 }
             }
         }
     }
 
-    /// Adds a recurrent product to `V` slots of one block of units, for all sequences.
+    /// Adds a recurrent product to `V` slots of some blocks of units, for all sequences.
     #[inline(always)]
     unsafe fn multiply<S: Simd, const V: usize>(
         &self,
         s: S,
         step: usize,
-        block: usize,
+        blocks: Range<usize>,
         product: &Product<'_, R>,
     ) {
         if V == 0 {
             return;
         }
-        for (first, count) in tiles::<S>(self.pass.problem.batch) {
-            // SAFETY: by the caller's promise.
-            unsafe { with_rows!(count, M => self.recur::<S, M, V>(s, step, first, block, product)) }
-        }
+        let batch = self.pass.problem.batch;
+        // The weights of a single sequence are read from afar, fastest in one stream.
+        let most = if batch == 1 { 1 } else { max_panels::<S>(V) };
+        with_panels!(blocks, most, block, N => {
+            for (first, count) in tiles::<S>(batch) {
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    with_rows!(count, M => self.recur::<S, M, N, V>(s, step, first, block, product))
+                }
+            }
+        });
     }
 
-    /// Adds a recurrent product to `V` slots of one block of units, for `M` sequences.
+    /// Adds a recurrent product to `V` slots of `N` blocks of units, for `M` sequences.
     #[inline(always)]
-    unsafe fn recur<S: Simd, const M: usize, const V: usize>(
+    unsafe fn recur<S: Simd, const M: usize, const N: usize, const V: usize>(
         &self,
         s: S,
         step: usize,
@@ -367,23 +371,28 @@ where
         // SAFETY: every address is that of a whole register inside its buffer, by the caller's promise.
         unsafe {
             let depth = pass.problem.d_hidden;
-            let panel = &product.panels[block * depth * V * lanes..];
+            let panels: [*const R; N] =
+                std::array::from_fn(|n| product.panels[(block + n) * depth * V * lanes..].as_ptr());
             let rows: [*const R; M] = std::array::from_fn(|m| {
                 let row = product.from + (first + m) * padded;
                 product.states.at(row).cast_const()
             });
             let bias = pass.biases.as_slice().as_ptr().add(unit);
             let sums: [*mut R; M] = std::array::from_fn(|m| self.sums(step, first + m).add(unit));
-            let mut acc: [[R::V<S>; V]; M] = std::array::from_fn(|m| {
-                std::array::from_fn(|v| match product.slot + v {
-                    g if g < I => R::load(s, sums[m].add(g * padded)),
-                    g => R::load(s, bias.add(g * padded)),
+            let mut acc: [[[R::V<S>; V]; N]; M] = std::array::from_fn(|m| {
+                std::array::from_fn(|n| {
+                    std::array::from_fn(|v| match product.slot + v {
+                        g if g < I => R::load(s, sums[m].add(g * padded + n * lanes)),
+                        g => R::load(s, bias.add(g * padded + n * lanes)),
+                    })
                 })
             });
-            accumulate::<R, S, M, V>(s, depth, rows, panel.as_ptr(), &mut acc);
+            accumulate::<R, S, M, N, V>(s, depth, rows, panels, &mut acc);
             for (sums, acc) in sums.into_iter().zip(&acc) {
-                for (v, &sum) in acc.iter().enumerate() {
-                    R::store(s, sums.add((product.slot + v) * padded), sum);
+                for (n, acc) in acc.iter().enumerate() {
+                    for (v, &sum) in acc.iter().enumerate() {
+                        R::store(s, sums.add((product.slot + v) * padded + n * lanes), sum);
+                    }
                 }
             }
         }

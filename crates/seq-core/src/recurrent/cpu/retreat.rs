@@ -260,10 +260,10 @@ where
                 let sums = (step * batch + first + m) * G * padded;
                 pass.sums.at(sums + to.slot * padded).cast_const()
             });
-            let mut acc = [[R::splat(s, R::ZERO); PANEL]; M];
+            let mut acc = [[[R::splat(s, R::ZERO); PANEL]]; M];
             let panel = to.panel.as_ptr();
-            accumulate::<R, S, M, PANEL>(s, V * padded, rows, panel, &mut acc);
-            for (m, acc) in acc.iter().enumerate() {
+            accumulate::<R, S, M, 1, PANEL>(s, V * padded, rows, [panel], &mut acc);
+            for (m, [acc]) in acc.iter().enumerate() {
                 for (block, &sum) in acc.iter().enumerate().take(to.blocks) {
                     let out = to.out.at((first + m) * padded + to.unit + block * lanes);
                     R::store(s, out, R::vadd(s, R::load(s, out), sum));
