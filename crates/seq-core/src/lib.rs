@@ -3,6 +3,7 @@
 
 #[cfg(feature = "cpu-kernels")]
 pub mod autodiff;
+pub mod blocks;
 pub mod checkpoint;
 mod config;
 pub mod convolution;

@@ -1,0 +1,9 @@
+//! S4: a system that is diagonal plus of rank 1 for every feature.
+
+mod config;
+mod layer;
+mod powers;
+mod system;
+
+pub use config::S4Config;
+pub use layer::{S4, S4State};
