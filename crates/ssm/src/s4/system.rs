@@ -74,10 +74,7 @@ impl System {
         let rs = wide(&self.r) * states.clone();
         let returned = self.returned(&rs).map(|plane| plane * 2.0);
         // As a sum with the state, so that what a short step leaves of it is not rounded.
-        joined(
-            states.clone() + (wide(&self.turn) * states - returned),
-            2,
-        )
+        joined(states.clone() + (wide(&self.turn) * states - returned), 2)
     }
 
     /// What the part of rank 1 takes back of `r` times a state, `h r p (p* r s) / (1 + h p* r p)`.
