@@ -199,7 +199,7 @@ fn gradients(s4: &S4, gradients: &Gradients) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(8) })]
 
     /// The suite tries short sequences; these take several chunks and the Fourier transform.
     #[test]

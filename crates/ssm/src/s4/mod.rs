@@ -6,4 +6,5 @@ mod powers;
 mod system;
 
 pub use config::S4Config;
+pub(crate) use config::{log_dt, step_sizes};
 pub use layer::{S4, S4State};
