@@ -10,6 +10,8 @@
 //! | Italy Power Demand | [`classification`] | 67 + 1,029 days of 24 steps, 2 classes |
 //! | digits | [`classification`] | 1,438 + 359 images of 8×8 pixels as 64 steps, 10 classes |
 //!
+//! [`mnist`] reads images of 28×28 pixels as 784 steps from a folder.
+//!
 //! Every collection is a Burn [`Dataset`](burn::data::dataset::Dataset) and has a
 //! [`Batcher`](burn::data::dataloader::batcher::Batcher), so that a `DataLoaderBuilder` takes both.
 //! [`ts`] reads the `.ts` files of the UCR and UEA archives. Sources and licences of the bundled
@@ -34,6 +36,7 @@
 
 pub mod classification;
 mod error;
+pub mod mnist;
 pub mod series;
 pub mod text;
 pub mod ts;
