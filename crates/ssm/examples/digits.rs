@@ -104,15 +104,18 @@ fn run(args: &Args) -> Outcome {
     };
     let device = seq_ssm::device();
     device.seed(args.seed);
+    // From steps as long as the image, in time constants of one, to as short as a few pixels.
+    let dt_min = 1.0 / split.train.sequences()[0].time() as f64;
+    let dt_max: f64 = std::env::var("DTMAX").unwrap().parse().unwrap();
     let [d_model, d_state] = [args.d_model, args.d_state].map(|n| n as usize);
     match args.layer {
         Layer::S4 => {
-            let config = S4Config::new(d_model).with_d_state(d_state);
+            let config = S4Config::new(d_model).with_d_state(d_state).with_dt_min(dt_min).with_dt_max(dt_max);
             config.validate()?;
             train(args, split, &device, || config.init(&device))
         }
         Layer::S5 => {
-            let config = S5Config::new(d_model).with_d_state(d_state);
+            let config = S5Config::new(d_model).with_d_state(d_state).with_dt_min(dt_min).with_dt_max(dt_max);
             config.validate()?;
             train(args, split, &device, || config.init(&device))
         }
@@ -162,12 +165,14 @@ fn train<L: SequenceLayer + ModuleDisplay>(
         .with_weight_decay(WEIGHT_DECAY)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
         .init();
-    let cross_entropy = CrossEntropyLossConfig::new().init(&model.head.weight.device());
+    let cross_entropy = CrossEntropyLossConfig::new().with_smoothing(std::env::var("SM").ok().map(|x| x.parse().unwrap())).init(&model.head.weight.device());
 
     for epoch in 1..=epochs {
         let mut sum = 0.0;
         for batch in images.iter() {
-            let (logits, labels) = classify(&model, batch?);
+            let mut batch = batch?;
+            if let Ok(n) = std::env::var("NOISE") { batch.inputs = batch.inputs.clone() + batch.inputs.random_like(burn::tensor::Distribution::Normal(0.0, n.parse().unwrap())); }
+            let (logits, labels) = classify(&model, batch);
             let loss = cross_entropy.forward(logits, labels);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             sum += loss.into_scalar::<f64>();

@@ -20,8 +20,8 @@ use super::system::System;
 /// state grows by itself.
 ///
 /// Whole sequences run as a convolution in `O(time log time)`, with the states handed on exactly, steps
-/// in `O(d_state)`. The kernel is made in `f64` where the device has it: the powers of a matrix near the
-/// identity, in `f32`, would lose what a short step changes. Above 64 steps, the convolution is by the
+/// in `O(d_state)`. On CPUs the kernel is made in `f64`, whatever the layer is of: the powers of a matrix near
+/// the identity, in `f32`, would lose what a short step changes. Above 64 steps, the convolution is by the
 /// Fourier transform, so that an output is independent of later inputs up to rounding alone.
 ///
 /// It mixes no features; [`S4Block`](crate::S4Block) does.
@@ -139,12 +139,17 @@ impl S4 {
     }
 
     fn powers(&self, time: usize) -> Powers {
-        let d = self.d.val();
-        let precise = match is_cpu(&d.device()) {
-            true => DType::F64,
-            false => d.dtype(),
-        };
-        Powers::new(&System::new(self, precise), time, d.dtype())
+        let system = System::new(self, self.precise());
+        Powers::new(&system, time, self.d.val().dtype())
+    }
+
+    /// The most precise type that the device is known to compute in.
+    fn precise(&self) -> DType {
+        #[cfg(any(feature = "ndarray", feature = "flex"))]
+        if seq_core::is_cpu(&self.d.device()) {
+            return DType::F64;
+        }
+        self.d.val().dtype()
     }
 
     fn run(
@@ -191,15 +196,6 @@ impl S4 {
             "the state has shape {found:?}, the layer and a batch of {batch} need {expected:?}"
         );
     }
-}
-
-#[cfg(any(feature = "ndarray", feature = "flex"))]
-use seq_core::is_cpu;
-
-/// No device of this build computes in `f64` for certain.
-#[cfg(not(any(feature = "ndarray", feature = "flex")))]
-fn is_cpu(_: &Device) -> bool {
-    false
 }
 
 impl SequenceLayer for S4 {
