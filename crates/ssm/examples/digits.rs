@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release -p seq-ssm --example digits
-//! cargo run --release -p seq-ssm --example digits -- --layer s5
+//! cargo run --release -p seq-ssm --example digits -- --layer s5 --epochs 30
 //! cargo run --release -p seq-ssm --example digits -- --mnist data/mnist --epochs 4
 //! ```
 //!
@@ -21,20 +21,23 @@ use burn::module::{Module, ModuleDisplay};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{LayerNormConfig, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Distribution, Int, Tensor};
 use clap::{Parser, ValueEnum};
-use seq_core::blocks::Stack;
 use seq_core::models::Classifier;
 use seq_data::classification::{SequenceBatch, SequenceBatcher, Split, digits};
-use seq_ssm::{Lengths, S4BlockConfig, S4Config, S5Config, SequenceLayer};
+use seq_ssm::{Lengths, S4BlockConfig, S4Config, S5Config, SequenceLayer, Stack};
 
 const WEIGHT_DECAY: f32 = 0.01;
+/// How much of each label is spread over all digits.
+const SMOOTHING: f32 = 0.1;
+/// The deviation of what is added to every pixel while training.
+const NOISE: f64 = 0.1;
 
 /// Trains a state-space model to read handwritten digits pixel by pixel.
 #[derive(Parser)]
 struct Args {
     /// The layer inside the blocks.
-    #[arg(long, value_enum, default_value_t = Layer::S5)]
+    #[arg(long, value_enum, default_value_t = Layer::S4)]
     layer: Layer,
     /// A folder with MNIST, to be read instead of the bundled digits.
     #[arg(long)]
@@ -55,7 +58,7 @@ struct Args {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     num_layers: u32,
     /// The probability that a value is dropped while training.
-    #[arg(long, default_value = "0.1", value_parser = dropout)]
+    #[arg(long, default_value = "0.2", value_parser = dropout)]
     dropout: f64,
     /// AdamW's rate at the beginning; it falls to zero along a cosine.
     #[arg(long, default_value = "0.005", value_parser = learning_rate)]
@@ -104,18 +107,24 @@ fn run(args: &Args) -> Outcome {
     };
     let device = seq_ssm::device();
     device.seed(args.seed);
-    // From steps as long as the image, in time constants of one, to as short as a few pixels.
-    let dt_min = 1.0 / split.train.sequences()[0].time() as f64;
-    let dt_max: f64 = std::env::var("DTMAX").unwrap().parse().unwrap();
+    // Step sizes with which the states remember from the whole image down to a few pixels.
+    let time = split.train.sequences()[0].time() as f64;
+    let (dt_min, dt_max) = (1.0 / time, 32.0 / time);
     let [d_model, d_state] = [args.d_model, args.d_state].map(|n| n as usize);
     match args.layer {
         Layer::S4 => {
-            let config = S4Config::new(d_model).with_d_state(d_state).with_dt_min(dt_min).with_dt_max(dt_max);
+            let config = S4Config::new(d_model)
+                .with_d_state(d_state)
+                .with_dt_min(dt_min)
+                .with_dt_max(dt_max);
             config.validate()?;
             train(args, split, &device, || config.init(&device))
         }
         Layer::S5 => {
-            let config = S5Config::new(d_model).with_d_state(d_state).with_dt_min(dt_min).with_dt_max(dt_max);
+            let config = S5Config::new(d_model)
+                .with_d_state(d_state)
+                .with_dt_min(dt_min)
+                .with_dt_max(dt_max);
             config.validate()?;
             train(args, split, &device, || config.init(&device))
         }
@@ -165,13 +174,16 @@ fn train<L: SequenceLayer + ModuleDisplay>(
         .with_weight_decay(WEIGHT_DECAY)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
         .init();
-    let cross_entropy = CrossEntropyLossConfig::new().with_smoothing(std::env::var("SM").ok().map(|x| x.parse().unwrap())).init(&model.head.weight.device());
+    let cross_entropy = CrossEntropyLossConfig::new()
+        .with_smoothing(Some(SMOOTHING))
+        .init(&model.head.weight.device());
 
     for epoch in 1..=epochs {
         let mut sum = 0.0;
         for batch in images.iter() {
             let mut batch = batch?;
-            if let Ok(n) = std::env::var("NOISE") { batch.inputs = batch.inputs.clone() + batch.inputs.random_like(burn::tensor::Distribution::Normal(0.0, n.parse().unwrap())); }
+            let noise = Distribution::Normal(0.0, NOISE);
+            batch.inputs = batch.inputs.clone() + batch.inputs.random_like(noise);
             let (logits, labels) = classify(&model, batch);
             let loss = cross_entropy.forward(logits, labels);
             let gradients = GradientsParams::from_grads(loss.backward(), &model);

@@ -91,13 +91,12 @@ impl S4BlockConfig {
 /// ```
 ///
 /// It is a layer itself, whose state is that of the layer inside;
-/// [`Stack`](seq_core::blocks::Stack) makes a deep model of several.
+/// [`Stack`](crate::Stack) makes a deep model of several.
 ///
 /// ```
 /// # #[cfg(feature = "ndarray")] {
 /// use burn::tensor::{Distribution, Tensor};
-/// use seq_core::blocks::Stack;
-/// use seq_ssm::{Mixing, S4BlockConfig, S4Config, SequenceLayer};
+/// use seq_ssm::{Mixing, S4BlockConfig, S4Config, SequenceLayer, Stack};
 ///
 /// let device = seq_ssm::device();
 /// let config = S4BlockConfig::new().with_mixing(Mixing::Linear);

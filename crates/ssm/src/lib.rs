@@ -12,4 +12,5 @@ pub use discretisation::Discretisation;
 pub use nplr::Nplr;
 pub use s4::{S4, S4Config, S4State};
 pub use s5::{S5, S5Config, S5State};
+pub use seq_core::blocks::Stack;
 pub use seq_core::{Bidirectional, Lengths, SequenceLayer, SequenceState, device};
