@@ -2,11 +2,16 @@
 #![deny(missing_docs)]
 
 mod mamba;
+mod mamba2;
+mod mixer;
 mod selective_scan;
 mod simplified;
+mod ssd;
 
 pub use mamba::{DtInit, Mamba, MambaConfig, MambaState};
+pub use mamba2::{Mamba2, Mamba2Config, Mamba2State};
 pub(crate) use selective_scan::softplus;
 pub use selective_scan::{Projection, SelectiveScan};
 pub use seq_core::{Bidirectional, Lengths, SequenceLayer, SequenceState, device};
 pub use simplified::{SimplifiedSsm, SimplifiedSsmConfig, SimplifiedState};
+pub use ssd::{Ssd, SsdDecay, StepSize};

@@ -6,7 +6,8 @@ use burn::tensor::Tensor;
 use seq_core::convolution::CausalConv;
 use seq_core::testing::{Golden, Run};
 use seq_mamba::{
-    Mamba, MambaConfig, Projection, SelectiveScan, SequenceLayer, SimplifiedSsm, SimplifiedState,
+    Mamba, Mamba2, Mamba2Config, MambaConfig, Projection, SelectiveScan, SequenceLayer,
+    SimplifiedSsm, SimplifiedState, Ssd, SsdDecay,
 };
 use serde::Deserialize;
 
@@ -91,6 +92,111 @@ fn causal_conv(config: ConvConfig, run: &mut Run) {
     run.output("final_state", state);
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateConfig {
+    batch: usize,
+    d_inner: usize,
+    num_heads: Option<usize>,
+    head_dim: Option<usize>,
+    d_state: usize,
+    n_groups: Option<usize>,
+    with_d: bool,
+    with_z: bool,
+    with_dt_bias: bool,
+    dt_softplus: bool,
+}
+
+/// One step, of a selective scan; heads are neighbouring channels, each of which has its own rates.
+fn state_update(config: UpdateConfig, run: &mut Run) {
+    let UpdateConfig {
+        batch,
+        d_inner,
+        d_state,
+        ..
+    } = config;
+    let channels = match config.num_heads.zip(config.head_dim) {
+        Some((heads, head_dim)) => vec![heads, head_dim],
+        None => vec![d_inner],
+    };
+    let named = channels.len() > 1;
+    let step = |name: &str, run: &mut Run| match named {
+        true => run.float::<3>(name).reshape([batch, 1, d_inner]),
+        false => run.float::<2>(name).unsqueeze_dim(1),
+    };
+    let vector = |name: &str, run: &mut Run| match named {
+        true => run.float::<2>(name).reshape([d_inner]),
+        false => run.float::<1>(name),
+    };
+    let projection = |name: &str, run: &mut Run| {
+        Projection::Varying(match config.n_groups {
+            Some(_) => run.float::<3>(name).unsqueeze_dim(1),
+            None => run.float::<2>(name).reshape([batch as i32, 1, 1, -1]),
+        })
+    };
+    let (a, state) = match named {
+        true => (
+            run.float::<3>("weight.A").reshape([d_inner, d_state]),
+            run.float::<4>("input.state")
+                .reshape([batch, d_inner, d_state]),
+        ),
+        false => (run.float("weight.A"), run.float("input.state")),
+    };
+    let (u, delta) = (step("input.x", run), step("input.dt", run));
+    let (b, c) = (projection("input.B", run), projection("input.C", run));
+    let scan = SelectiveScan {
+        d: config.with_d.then(|| vector("weight.D", run)),
+        z: config.with_z.then(|| step("input.z", run)),
+        delta_bias: config.with_dt_bias.then(|| vector("weight.dt_bias", run)),
+        delta_softplus: config.dt_softplus,
+        state: Some(state),
+        ..SelectiveScan::new(u, delta, a, b, c)
+    };
+    let (y, state) = scan.run();
+    match named {
+        true => {
+            let (heads, head_dim) = (channels[0], channels[1]);
+            run.output("y", y.reshape([batch, heads, head_dim]));
+            run.output("state", state.reshape([batch, heads, head_dim, d_state]));
+        }
+        false => {
+            run.output("y", y.squeeze_dim::<2>(1));
+            run.output("state", state);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SsdConfig {
+    batch: usize,
+    time: usize,
+    num_heads: usize,
+    head_dim: usize,
+    d_state: usize,
+    n_groups: usize,
+    chunk_size: usize,
+    initial_state: bool,
+}
+
+fn ssd(config: SsdConfig, run: &mut Run) {
+    let (x, b) = (run.float("input.x"), run.float("input.B"));
+    let (batch, time) = (config.batch, config.time);
+    assert_eq!(x.dims(), [batch, time, config.num_heads, config.head_dim]);
+    assert_eq!(b.dims(), [batch, time, config.n_groups, config.d_state]);
+    let decay = SsdDecay::Logarithm(run.float("input.log_decay"));
+    let scan = Ssd {
+        state: config
+            .initial_state
+            .then(|| run.float("input.initial_state")),
+        chunk_size: config.chunk_size,
+        ..Ssd::new(x, decay, b, run.float("input.C"))
+    };
+    let (y, state) = scan.run();
+    run.output("y", y);
+    run.output("final_state", state);
+}
+
 /// A weight `[d_output, d_input]` as Burn keeps it; `bias` names the other.
 fn linear_layer(run: &mut Run, weight: &str, bias: Option<&str>) -> Linear {
     let weight = run.float::<2>(weight);
@@ -146,6 +252,13 @@ struct BlockConfig {
     time: usize,
     d_ff: Option<usize>,
     dt_rank: Option<usize>,
+    // Of Mamba-2 alone.
+    num_heads: Option<usize>,
+    head_dim: Option<usize>,
+    n_groups: Option<usize>,
+    chunk_size: Option<usize>,
+    norm_eps: Option<f64>,
+    hf: serde_json::Value,
 }
 
 fn block(config: BlockConfig, run: &mut Run) {
@@ -154,6 +267,7 @@ fn block(config: BlockConfig, run: &mut Run) {
     assert_eq!(x.dims(), [config.batch, config.time, config.d_model]);
     let y = match config.mixer.as_str() {
         "MambaMixer" => mamba_block(&config, run).forward(x, None).0,
+        "Mamba2Mixer" => mamba2_block(&config, run).forward(x, None).0,
         other => panic!("unknown mixer {other}"),
     };
     run.output("y", y);
@@ -191,12 +305,53 @@ fn mamba_block(config: &BlockConfig, run: &mut Run) -> Mamba {
     mamba
 }
 
+fn mamba2_block(config: &BlockConfig, run: &mut Run) -> Mamba2 {
+    let bias = |name: &'static str, run: &Run| run.has(name).then_some(name);
+    let (in_bias, out_bias) = (
+        bias("weight.in_proj.bias", run),
+        bias("weight.out_proj.bias", run),
+    );
+    // Infinity is no number in json.
+    let limit = |i: usize| config.hf["time_step_limit"][i].as_f64();
+    let plain = Mamba2Config::new(config.d_model)
+        .with_d_state(config.d_state)
+        .with_d_conv(config.d_conv)
+        .with_expand(config.expand)
+        .with_head_dim(config.head_dim.expect("head_dim"))
+        .with_n_groups(config.n_groups.expect("n_groups"))
+        .with_chunk_size(config.chunk_size.expect("chunk_size"))
+        .with_norm_eps(config.norm_eps.expect("norm_eps"))
+        .with_dt_limit(limit(0).map(|low| [low, limit(1).unwrap_or(f64::INFINITY)]))
+        .init(run.device());
+    assert_eq!(Some(plain.heads()), config.num_heads);
+    let conv_weight: Tensor<3> = run.float("weight.conv1d.weight");
+    let conv_bias = bias("weight.conv1d.bias", run);
+    let conv_bias = conv_bias.map(|name| Param::from_tensor(run.float(name)));
+    let d: Tensor<1> = run.float("weight.D");
+    let mamba = Mamba2 {
+        in_proj: linear_layer(run, "weight.in_proj.weight", in_bias),
+        conv_weight: Param::initialized(Default::default(), conv_weight.squeeze_dim(1)),
+        conv_bias,
+        dt_bias: Param::from_tensor(run.float("weight.dt_bias")),
+        a_log: Param::from_tensor(run.float("weight.A_log")),
+        d: Param::initialized(Default::default(), d.unsqueeze_dim(1)),
+        norm_weight: Some(Param::from_tensor(run.float("weight.norm.weight"))),
+        out_proj: linear_layer(run, "weight.out_proj.weight", out_bias),
+        ..plain.clone()
+    };
+    assert_eq!(mamba.in_proj.weight.dims(), plain.in_proj.weight.dims());
+    assert_eq!(mamba.conv_weight.dims(), plain.conv_weight.dims());
+    mamba
+}
+
 #[test]
 fn golden_cases() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
     Golden::new(folder)
         .kind("mamba", "selective_scan", scan)
         .kind("mamba", "causal_conv1d", causal_conv)
+        .kind("mamba", "selective_state_update", state_update)
+        .kind("mamba", "ssd", ssd)
         .kind("mamba", "simplified", simplified)
         .kind("mamba", "block", block)
         .in_part()

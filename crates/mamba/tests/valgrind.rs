@@ -2,7 +2,7 @@
 
 use burn::tensor::{Distribution, Tensor};
 use seq_core::testing::recurrent::{cpu_backends, memory};
-use seq_mamba::{Lengths, Projection, SelectiveScan};
+use seq_mamba::{Lengths, Projection, SelectiveScan, Ssd, SsdDecay};
 
 /// Forward and backward at sizes around those of a register and of a chunk, with lengths and resets.
 #[test]
@@ -36,7 +36,40 @@ fn kernels() {
     }
 }
 
+/// The same of the scan of Mamba-2.
+#[test]
+fn ssd_kernels() {
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        for [time, heads, head_dim, d_state] in [[1, 1, 1, 1], [33, 2, 3, 5], [70, 4, 17, 9]] {
+            let random =
+                |shape: [usize; 4]| Tensor::<4>::random(shape, Distribution::Default, &device);
+            let x = random([2, time, heads, head_dim]).require_grad();
+            let projected = || random([2, time, heads.div_ceil(2), d_state]);
+            let decay = -Tensor::<3>::ones([2, time, heads], &device);
+            let scan = Ssd {
+                d: Some(Tensor::ones([heads, 1], &device)),
+                state: Some(random([2, heads, head_dim, d_state])),
+                lengths: Some(Lengths::new([time, time / 2])),
+                resets: Some(vec![vec![true; time], vec![false; time]]),
+                chunk_size: 19,
+                ..Ssd::new(
+                    x.clone(),
+                    SsdDecay::Logarithm(decay),
+                    projected(),
+                    projected(),
+                )
+            };
+            let (y, state) = scan.run();
+            let gradients = (y.sum() + state.sum()).backward();
+            let gradient = x.grad(&gradients).expect("the gradient of a tracked input");
+            assert!(gradient.is_finite().all().into_scalar::<bool>());
+        }
+    }
+}
+
 #[test]
 fn kernels_keep_to_their_memory() {
     memory::under_valgrind("kernels");
+    memory::under_valgrind("ssd_kernels");
 }

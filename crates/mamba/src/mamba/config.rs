@@ -1,11 +1,12 @@
 use burn::config::Config;
 use burn::module::Param;
 use burn::nn::{Initializer, LinearConfig};
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use seq_core::ConfigError;
 use serde::{Deserialize, Serialize};
 
 use super::layer::Mamba;
+use crate::mixer;
 
 /// Configuration of a [`Mamba`] layer, made with [`init`](MambaConfig::init).
 ///
@@ -115,12 +116,7 @@ impl MambaConfig {
             ("dt_scale", Some(self.dt_scale)),
             ("dt_b_c_norm_eps", self.dt_b_c_norm_eps),
         ])?;
-        let (min, max) = (self.dt_min, self.dt_max);
-        ConfigError::unless(max >= min, "dt_max", "at least dt_min", max)?;
-        let [low, high] = self.dt_limit.unwrap_or([0.0, 1.0]);
-        let fits = 0.0 <= low && low <= high;
-        let found = format!("[{low}, {high}]");
-        ConfigError::unless(fits, "dt_limit", "[smallest, largest], from 0 on", found)
+        mixer::validate_dt([self.dt_min, self.dt_max], self.dt_limit)
     }
 
     /// Makes the layer, its weights at their initial values.
@@ -135,14 +131,12 @@ impl MambaConfig {
             let config = LinearConfig::new(d_input, d_output).with_bias(bias);
             config.init(device)
         };
-        let bound = 1.0 / (self.d_conv as f64).sqrt();
-        let conv = Initializer::Uniform {
-            min: -bound,
-            max: bound,
-        };
+        let conv = mixer::conv_initializer(self.d_conv);
+        let dt_range = [self.dt_min, self.dt_max];
+        let dt_bias = mixer::dt_bias(d_inner, dt_range, self.dt_init_floor, device);
         let mut dt_proj = linear(dt_rank, d_inner, false);
         dt_proj.weight = self.dt_weight(device);
-        dt_proj.bias = Some(Param::from_tensor(self.dt_bias(device)));
+        dt_proj.bias = Some(Param::from_tensor(dt_bias));
         Mamba {
             in_proj: linear(self.d_model, 2 * d_inner, self.bias),
             conv_weight: conv.init([d_inner, self.d_conv], device),
@@ -168,19 +162,6 @@ impl MambaConfig {
         };
         initializer.init([self.dt_rank(), self.d_inner()], device)
     }
-
-    /// Biases whose softplus are step sizes between the smallest and the largest.
-    fn dt_bias(&self, device: &Device) -> Tensor<1> {
-        let logarithms = Distribution::Uniform(self.dt_min.ln(), self.dt_max.ln());
-        let dt = Tensor::<1>::random([self.d_inner()], logarithms, device);
-        inverse_softplus(dt.exp().clamp_min(self.dt_init_floor))
-    }
-}
-
-/// What the softplus of is `x`.
-pub(crate) fn inverse_softplus(x: Tensor<1>) -> Tensor<1> {
-    // log(e^x - 1) without a difference of nearly equal numbers.
-    x.clone() + (-(-x).exp() + 1.0).log()
 }
 
 /// The logarithms of 1, 2, .. `d_state` for each channel: S4D-Real (Gu et al. 2022,

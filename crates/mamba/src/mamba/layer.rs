@@ -1,9 +1,9 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use seq_core::convolution::CausalConv;
 use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, linear};
 
+use crate::mixer::{Sequences, bias, check_width, project};
 use crate::{Projection, SelectiveScan, softplus};
 
 /// A Mamba layer (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>, figure 3), made by
@@ -120,7 +120,11 @@ impl Mamba {
         resets: Vec<Vec<bool>>,
         state: Option<MambaState>,
     ) -> (Tensor<3>, MambaState) {
-        self.run(x, None, Some(resets), state, false)
+        let sequences = Sequences {
+            resets: Some(resets),
+            ..Sequences::default()
+        };
+        self.run(x, &sequences, state)
     }
 
     /// The specification of [`forward_padded`](SequenceLayer::forward_padded), in plain tensor
@@ -135,79 +139,49 @@ impl Mamba {
         lengths: Option<&Lengths>,
         state: MambaState,
     ) -> (Tensor<3>, MambaState) {
-        self.run(x, lengths, None, Some(state), true)
+        let sequences = Sequences {
+            lengths,
+            reference: true,
+            ..Sequences::default()
+        };
+        self.run(x, &sequences, Some(state))
     }
 
     fn run(
         &self,
         x: Tensor<3>,
-        lengths: Option<&Lengths>,
-        resets: Option<Vec<Vec<bool>>>,
+        sequences: &Sequences<'_>,
         state: Option<MambaState>,
-        reference: bool,
     ) -> (Tensor<3>, MambaState) {
-        let shape @ [batch, _, width] = x.dims();
-        assert_eq!(
-            width,
-            self.d_input(),
-            "the input has shape {shape:?}, the layer d_model {}",
-            self.d_input()
-        );
-        Lengths::check_input(lengths, shape);
+        let shape @ [batch, _, _] = x.dims();
+        check_width(&shape, self.d_input());
+        Lengths::check_input(sequences.lengths, shape);
         if let Some(state) = &state {
             self.check_state(state, batch);
         }
-        // What the padding holds, NaN perhaps, must not reach a gradient.
-        let clear = |x: Tensor<3>| match lengths {
-            Some(lengths) => lengths.clear(x),
-            None => x,
-        };
         let (conv_state, ssm_state) = match state {
             Some(state) => (Some(state.conv), Some(state.ssm)),
             None => (None, None),
         };
-        let (u, z) = self.project_in(clear(x));
-        let conv = CausalConv {
-            bias: self.conv_bias.as_ref().map(Param::val),
-            silu: true,
-            state: conv_state,
-            lengths: lengths.cloned(),
-            resets: resets.clone(),
-            ..CausalConv::new(u, self.conv_weight.val())
-        };
-        let (u, conv) = match reference {
-            true => conv.reference(),
-            false => conv.run(),
-        };
+        let d_inner = self.d_inner();
+        let x = sequences.clear(x);
+        let u = project(&self.in_proj, x.clone(), 0, d_inner);
+        let z = project(&self.in_proj, x, d_inner, d_inner);
+        let bias = self.conv_bias.as_ref();
+        let (u, conv) = sequences.convolve(u, &self.conv_weight, bias, conv_state);
         let scan = SelectiveScan {
             z: Some(z),
             state: ssm_state,
-            lengths: lengths.cloned(),
-            resets,
+            lengths: sequences.lengths.cloned(),
+            resets: sequences.resets.clone(),
             ..self.selection(u)
         };
-        let (y, ssm) = match reference {
+        let (y, ssm) = match sequences.reference {
             true => scan.reference(),
             false => scan.run(),
         };
-        let y = linear(y, self.out_proj.weight.val(), bias(&self.out_proj));
-        let y = match self.out_proj.bias {
-            Some(_) => clear(y),
-            None => y,
-        };
+        let y = sequences.project_out(y, &self.out_proj);
         (y, MambaState { conv, ssm })
-    }
-
-    /// The input of the convolution and the gate, each `[batch, time, d_inner]`: by two products, as
-    /// halves of one would have to be copied apart.
-    fn project_in(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let d_inner = self.d_inner();
-        let half = |x, first| {
-            let weight = self.in_proj.weight.val().narrow(1, first, d_inner);
-            let bias = bias(&self.in_proj).map(|bias| bias.narrow(0, first, d_inner));
-            linear(x, weight, bias)
-        };
-        (half(x.clone(), 0), half(x, d_inner))
     }
 
     /// The scan that an input `[batch, time, d_inner]` selects.
@@ -282,7 +256,7 @@ impl SequenceLayer for Mamba {
     }
 
     fn forward(&self, x: Tensor<3>, state: Option<MambaState>) -> (Tensor<3>, MambaState) {
-        self.run(x, None, None, state, false)
+        self.run(x, &Sequences::default(), state)
     }
 
     fn forward_padded(
@@ -291,17 +265,16 @@ impl SequenceLayer for Mamba {
         lengths: &Lengths,
         state: Option<MambaState>,
     ) -> (Tensor<3>, MambaState) {
-        self.run(x, Some(lengths), None, state, false)
+        let sequences = Sequences {
+            lengths: Some(lengths),
+            ..Sequences::default()
+        };
+        self.run(x, &sequences, state)
     }
 
     fn step(&self, x: Tensor<2>, state: MambaState) -> (Tensor<2>, MambaState) {
-        let shape @ [batch, width] = x.dims();
-        assert_eq!(
-            width,
-            self.d_input(),
-            "the input has shape {shape:?}, the layer d_model {}",
-            self.d_input()
-        );
+        let shape @ [batch, _] = x.dims();
+        check_width(&shape, self.d_input());
         self.check_state(&state, batch);
         #[cfg(any(feature = "ndarray", feature = "flex"))]
         let (x, state) = match super::step::step(self, x, state) {
@@ -311,10 +284,6 @@ impl SequenceLayer for Mamba {
         let (y, state) = self.forward(x.unsqueeze_dim(1), Some(state));
         (y.squeeze_dim(1), state)
     }
-}
-
-fn bias(linear: &Linear) -> Option<Tensor<1>> {
-    linear.bias.as_ref().map(Param::val)
 }
 
 /// A norm of the last axis, without weights.

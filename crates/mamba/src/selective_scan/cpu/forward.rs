@@ -76,8 +76,8 @@ pub(crate) fn forward<R: Real>(problem: &Problem<'_, R>, keep: bool) -> Outputs<
     }
 }
 
-/// The blocks of one row that are in `share`, a part of all blocks of all rows.
-pub(super) fn rows(
+/// The blocks of each row that are in `share`, a part of all blocks of all rows.
+pub(crate) fn rows(
     share: Range<usize>,
     blocks: usize,
 ) -> impl Iterator<Item = (usize, Range<usize>)> {
