@@ -274,7 +274,7 @@ impl SequenceLayer for Mamba2 {
         let options = (device, self.a_log.val().dtype());
         let ssm = [batch, self.heads(), self.head_dim(), self.d_state()];
         Mamba2State {
-            conv: Tensor::zeros([batch, width, d_conv - 1], options.clone()),
+            conv: Tensor::zeros([batch, width, d_conv - 1], options),
             ssm: Tensor::zeros(ssm, options),
         }
     }
