@@ -7,6 +7,8 @@ mod mixer;
 mod selective_scan;
 mod simplified;
 mod ssd;
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+mod weight;
 
 pub use mamba::{DtInit, Mamba, MambaConfig, MambaState};
 pub use mamba2::{Mamba2, Mamba2Config, Mamba2State};

@@ -297,6 +297,14 @@ impl SequenceLayer for Mamba2 {
     }
 
     fn step(&self, x: Tensor<2>, state: Mamba2State) -> (Tensor<2>, Mamba2State) {
+        let shape @ [batch, _] = x.dims();
+        check_width(&shape, self.d_input());
+        self.check_state(&state, batch);
+        #[cfg(any(feature = "ndarray", feature = "flex"))]
+        let (x, state) = match super::step::step(self, x, state) {
+            Ok(done) => return done,
+            Err(unfit) => unfit,
+        };
         let (y, state) = self.forward(x.unsqueeze_dim(1), Some(state));
         (y.squeeze_dim(1), state)
     }

@@ -90,7 +90,10 @@ pub struct Ssd {
 
 /// The decay of an [`Ssd`], where the example is.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "a scan has one, and is moved once")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a scan has one, and is moved once"
+)]
 pub enum SsdDecay {
     /// The logarithm of each step's decay, `[batch, time, heads]`, at most zero for a state that decays.
     /// The input is taken as it is, as by `ssd_minimal_discrete` of the reference code.
