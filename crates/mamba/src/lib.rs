@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+mod gated_norm;
 mod mamba;
 mod mamba2;
 mod mixer;

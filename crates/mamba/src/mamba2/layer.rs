@@ -3,6 +3,7 @@ use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper};
 
+use crate::gated_norm::{self, GatedNorm};
 use crate::mixer::{Sequences, check_width, project};
 use crate::ssd::silu;
 use crate::{Ssd, SsdDecay, StepSize};
@@ -220,27 +221,30 @@ impl Mamba2 {
             true => scan.reference(),
             false => scan.run(),
         };
-        let y = self.gate(y.reshape([batch, time, d_inner]), z);
+        let y = y.reshape([batch, time, d_inner]);
+        let y = self.gate(y, z, sequences.reference);
         let y = sequences.project_out(y, &self.out_proj);
         (y, Mamba2State { conv, ssm })
     }
 
     /// The gate and the norm of the scan's output.
-    fn gate(&self, y: Tensor<3>, z: Tensor<3>) -> Tensor<3> {
+    fn gate(&self, y: Tensor<3>, z: Tensor<3>, reference: bool) -> Tensor<3> {
         let Some(weight) = &self.norm_weight else {
             return y * silu(z);
         };
-        let norm = |y: Tensor<3>| {
-            let [batch, time, d_inner] = y.dims();
-            let groups = self.norm_groups;
-            let y = y.reshape([batch, time, groups, d_inner / groups]);
-            let squares = y.clone().powi_scalar(2).mean_dim(3);
-            let y = y / (squares + self.norm_eps).sqrt();
-            y.reshape([batch, time, d_inner]) * weight.val().unsqueeze()
+        let norm = GatedNorm {
+            y,
+            z,
+            weight: weight.val(),
+            options: gated_norm::Options {
+                groups: self.norm_groups,
+                gate_last: self.norm_before_gate,
+                eps: self.norm_eps,
+            },
         };
-        match self.norm_before_gate {
-            true => norm(y) * silu(z),
-            false => norm(y * silu(z)),
+        match reference {
+            true => norm.reference(),
+            false => norm.run(),
         }
     }
 
