@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 mod gated_norm;
+mod lm;
 mod mamba;
 mod mamba2;
 mod mixer;
@@ -11,10 +12,14 @@ mod ssd;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod weight;
 
+pub use lm::{
+    MambaLm, MambaLmConfig, Mixer, MixerConfig, MixerState, load_pretrained, save_pretrained,
+};
 pub use mamba::{DtInit, Mamba, MambaConfig, MambaState};
 pub use mamba2::{Mamba2, Mamba2Config, Mamba2State};
 pub(crate) use selective_scan::softplus;
 pub use selective_scan::{Projection, SelectiveScan};
-pub use seq_core::{Bidirectional, Lengths, SequenceLayer, SequenceState, device};
+pub use seq_core::checkpoint::CheckpointError;
+pub use seq_core::{Bidirectional, ConfigError, Lengths, SequenceLayer, SequenceState, device};
 pub use simplified::{SimplifiedSsm, SimplifiedSsmConfig, SimplifiedState};
 pub use ssd::{Ssd, SsdDecay, StepSize};

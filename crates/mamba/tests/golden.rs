@@ -2,12 +2,14 @@
 
 use burn::module::Param;
 use burn::nn::{LayerNormConfig, Linear};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use seq_core::checkpoint::{Checkpoint, write_safetensors};
 use seq_core::convolution::CausalConv;
+use seq_core::models::Sampler;
 use seq_core::testing::{Golden, Run};
 use seq_mamba::{
     Mamba, Mamba2, Mamba2Config, MambaConfig, Projection, SelectiveScan, SequenceLayer,
-    SimplifiedSsm, SimplifiedState, Ssd, SsdDecay,
+    SimplifiedSsm, SimplifiedState, Ssd, SsdDecay, load_pretrained,
 };
 use serde::Deserialize;
 
@@ -344,6 +346,90 @@ fn mamba2_block(config: &BlockConfig, run: &mut Run) -> Mamba2 {
     mamba
 }
 
+/// What `hf` says too is read from there by the loader.
+#[derive(Deserialize)]
+struct LmConfig {
+    vocab_size: usize,
+    d_model: usize,
+    num_layers: usize,
+    batch: usize,
+    time: usize,
+    new_tokens: usize,
+    hf: serde_json::Value,
+}
+
+/// The model comes out of a folder, as a user's does.
+fn causal_lm(config: LmConfig, run: &mut Run) {
+    let folder = tempfile::tempdir().expect("a folder for the model");
+    let mut checkpoint = Checkpoint::read(run.file()).expect("the case's own file");
+    let mut weights = checkpoint.split_off("weight").expect("weights");
+    let shapes: Vec<(String, Vec<usize>)> = weights
+        .names()
+        .map(|name| (name.to_owned(), weights.shape(name).unwrap_or(&[]).to_vec()))
+        .collect();
+    let options = (run.device().clone(), DType::F64);
+    let mut tensors = Vec::new();
+    for (name, shape) in shapes {
+        let options = (&options.0, options.1);
+        let data = match *shape {
+            [a] => weights.take(&name, [a], options).map(Tensor::into_data),
+            [a, b] => weights.take(&name, [a, b], options).map(Tensor::into_data),
+            [a, b, c] => weights
+                .take(&name, [a, b, c], options)
+                .map(Tensor::into_data),
+            _ => panic!("`{name}` has shape {shape:?}"),
+        };
+        run.track(
+            &format!("weight.{name}"),
+            &Tensor::<1>::ones([1], run.device()),
+        );
+        tensors.push((name, data.expect("a tensor of the case")));
+    }
+    write_safetensors(folder.path().join("model.safetensors"), tensors).expect("weights are saved");
+    std::fs::write(folder.path().join("config.json"), config.hf.to_string())
+        .expect("the configuration is saved");
+
+    let loaded = load_pretrained(folder.path(), (run.device(), run.dtype()));
+    let (model, read) = loaded.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(model.vocab_size(), config.vocab_size);
+    assert_eq!(
+        (read.num_layers, read.mixer.d_model()),
+        (config.num_layers, config.d_model)
+    );
+    let ids = run.int::<2>("input.input_ids");
+    assert_eq!(ids.dims(), [config.batch, config.time]);
+    run.output("logits", model.forward(ids, None).0);
+
+    let prompt: Vec<u32> = run
+        .numbers("input.prompt")
+        .iter()
+        .map(|&id| id as u32)
+        .collect();
+    let written: Vec<u32> = model
+        .generate(&prompt, Sampler::greedy())
+        .take(config.new_tokens)
+        .collect();
+    // Without the state, all is read again for each symbol.
+    let mut again = prompt;
+    for &expected in &written {
+        let ids = TensorData::new(again.clone(), [1, again.len()]);
+        let (logits, _) = model.forward(Tensor::from_data(ids, run.device()), None);
+        let last: Vec<f32> = logits
+            .narrow(1, again.len() - 1, 1)
+            .into_data()
+            .iter::<f32>()
+            .collect();
+        assert_eq!(Sampler::greedy().sample(&last), expected);
+        again.push(expected);
+    }
+    let tokens: Vec<i64> = written.into_iter().map(i64::from).collect();
+    let tokens = TensorData::new(tokens, [1, config.new_tokens]);
+    run.output_int(
+        "greedy_tokens",
+        Tensor::<2, Int>::from_data(tokens, run.device()),
+    );
+}
+
 #[test]
 fn golden_cases() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -354,6 +440,7 @@ fn golden_cases() {
         .kind("mamba", "ssd", ssd)
         .kind("mamba", "simplified", simplified)
         .kind("mamba", "block", block)
+        .kind("mamba", "causal_lm", causal_lm)
         .in_part()
         .check();
 }

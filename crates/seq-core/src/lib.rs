@@ -26,5 +26,5 @@ pub use device::is_cpu;
 pub use device::{BackendName, UnknownBackend, device};
 pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;
-pub use linear::linear;
+pub use linear::{linear, linear_transposed};
 pub use state::{SequenceState, StateError, StateMapper, StateRecord};

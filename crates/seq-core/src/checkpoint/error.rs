@@ -98,6 +98,32 @@ pub enum CheckpointError {
         /// Their full names.
         names: Vec<String>,
     },
+    /// A folder has no file with weights.
+    #[error("{}: no weights, none of: {}", folder.display(), list(looked_for))]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// The files that were looked for.
+        looked_for: Vec<String>,
+    },
+    /// A field of a configuration has a value that cannot be used.
+    #[error("{}: field `{field}`: {reason}", file.display())]
+    WrongField {
+        /// The file.
+        file: PathBuf,
+        /// The field's name.
+        field: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A configuration has fields that would not be honoured.
+    #[error("{}: fields that this library does not know: {}", file.display(), list(fields))]
+    UnknownFields {
+        /// The file.
+        file: PathBuf,
+        /// Their names.
+        fields: Vec<String>,
+    },
     /// The tensor cannot be saved.
     #[error("{}: cannot save tensor `{name}`: {reason}", file.display())]
     Unwritable {

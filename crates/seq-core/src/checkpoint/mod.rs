@@ -43,6 +43,7 @@
 //! ```
 
 mod error;
+mod folder;
 mod reader;
 mod writer;
 
@@ -53,7 +54,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
 
 pub use error::CheckpointError;
-pub use writer::write_safetensors;
+pub use folder::ConfigFile;
+pub use writer::{replace_file, write_safetensors};
 
 use reader::{Entry, corrupt, read_entries};
 

@@ -69,11 +69,11 @@ pub fn write_safetensors(
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize(views, Some(metadata))
         .map_err(io::Error::other)
-        .and_then(|content| replace(file, &content))
         .map_err(|source| CheckpointError::Io {
             file: file.to_path_buf(),
             source,
         })
+        .and_then(|content| replace_file(file, &content))
 }
 
 fn safetensors_dtype(dtype: DType) -> Option<Dtype> {
@@ -95,7 +95,19 @@ fn safetensors_dtype(dtype: DType) -> Option<Dtype> {
     })
 }
 
-/// Puts `content` in the place of `file`, or leaves everything as it was.
+/// Puts `content` in the place of a file, such as the `config.json` beside weights, or leaves everything as
+/// it was.
+///
+/// # Errors
+/// [`Io`](CheckpointError::Io) if the folder does not exist, is full or may not be written to.
+pub fn replace_file(path: impl AsRef<Path>, content: &[u8]) -> Result<(), CheckpointError> {
+    let file = path.as_ref();
+    replace(file, content).map_err(|source| CheckpointError::Io {
+        file: file.to_path_buf(),
+        source,
+    })
+}
+
 fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

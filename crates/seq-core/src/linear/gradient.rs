@@ -18,11 +18,12 @@ where
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
+        transposed: bool,
     ) -> FloatTensor<Self> {
         let parents = [Maybe::Some(x), Maybe::Some(weight), bias];
-        let [y] = track::<B, C, _, 3, 1>(LinearGradient, parents, |parents, _| {
+        let [y] = track::<B, C, _, 3, 1>(LinearGradient { transposed }, parents, |parents, _| {
             let (x, weight, bias) = gather(parents);
-            ([B::linear_map(x, weight, bias)], Some(()))
+            ([B::linear_map(x, weight, bias, transposed)], Some(()))
         });
         y
     }
@@ -36,7 +37,9 @@ fn gather<B: Backend>(parents: [Maybe<B>; 3]) -> (FloatTensor<B>, FloatTensor<B>
 }
 
 #[derive(Debug, Clone)]
-struct LinearGradient;
+struct LinearGradient {
+    transposed: bool,
+}
 
 impl<B: Backend> Gradient<B, 3, 1> for LinearGradient
 where
@@ -56,8 +59,8 @@ where
         };
         let (x, weight, _) = gather(inputs);
         match x.dtype() {
-            DType::F64 => backward_in::<B, f64>(&x, &weight, &y, wanted),
-            _ => backward_in::<B, f32>(&x, &weight, &y, wanted),
+            DType::F64 => backward_in::<B, f64>(&x, &weight, &y, self.transposed, wanted),
+            _ => backward_in::<B, f32>(&x, &weight, &y, self.transposed, wanted),
         }
     }
 }
@@ -67,29 +70,48 @@ fn backward_in<B: Backend, R: Real + Element>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     y: &FloatTensor<B>,
+    transposed: bool,
     wanted: [bool; 3],
 ) -> [Option<FloatTensor<B>>; 3]
 where
     FloatTensor<B>: CpuTensor,
 {
-    let [d_input, d_output] = weight.shape().dims();
+    let [height, width] = weight.shape().dims();
+    let [d_input, d_output] = match transposed {
+        true => [width, height],
+        false => [height, width],
+    };
     let gradient = y.elements::<R>();
     let rows = gradient.len() / d_output.max(1);
     let dy = Matrix::rows(&gradient, d_output);
     let dx = || {
         let mut dx = vec![R::ZERO; rows * d_input];
         let elements = weight.elements();
-        let transposed = Matrix::rows(&elements, d_output).transposed();
+        let matrix = Matrix::rows(&elements, width);
+        let matrix = match transposed {
+            true => matrix,
+            false => matrix.transposed(),
+        };
         let size = [rows, d_output, d_input];
-        product(size, dy, transposed, &mut dx, d_input, false);
+        product(size, dy, matrix, &mut dx, d_input, false);
         FloatTensor::<B>::from_vec(dx, &x.shape())
     };
     let dweight = || {
         let mut dweight = vec![R::ZERO; d_input * d_output];
         let elements = x.elements();
-        let transposed = Matrix::rows(&elements, d_input).transposed();
-        let size = [d_input, rows, d_output];
-        product(size, transposed, dy, &mut dweight, d_output, false);
+        let x = Matrix::rows(&elements, d_input);
+        let (left, right) = match transposed {
+            true => (dy.transposed(), x),
+            false => (x.transposed(), dy),
+        };
+        product(
+            [height, rows, width],
+            left,
+            right,
+            &mut dweight,
+            width,
+            false,
+        );
         FloatTensor::<B>::from_vec(dweight, &weight.shape())
     };
     let dbias = || {

@@ -25,9 +25,10 @@ pub(super) fn run<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
+    transposed: bool,
 ) -> Tensor<D> {
     let bias = bias.map(Tensor::into_dispatch).into();
-    let y = Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch(), bias);
+    let y = Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch(), bias, transposed);
     Tensor::from_dispatch(y)
 }
 
@@ -38,6 +39,7 @@ pub trait LinearOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         #[extension_type] bias: Maybe<Self>,
+        transposed: bool,
     ) -> FloatTensor<Self>;
 }
 
@@ -47,8 +49,9 @@ impl LinearOps for burn::backend::NdArray {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
+        transposed: bool,
     ) -> FloatTensor<Self> {
-        run_on::<Self>(&x, &weight, &bias)
+        run_on::<Self>(&x, &weight, &bias, transposed)
     }
 }
 
@@ -58,8 +61,9 @@ impl LinearOps for burn::backend::Flex {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
+        transposed: bool,
     ) -> FloatTensor<Self> {
-        run_on::<Self>(&x, &weight, &bias)
+        run_on::<Self>(&x, &weight, &bias, transposed)
     }
 }
 
@@ -67,13 +71,14 @@ fn run_on<B: Backend>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     bias: &Maybe<B>,
+    transposed: bool,
 ) -> FloatTensor<B>
 where
     FloatTensor<B>: CpuTensor,
 {
     match x.dtype() {
-        DType::F64 => run_in::<B, f64>(x, weight, bias),
-        _ => run_in::<B, f32>(x, weight, bias),
+        DType::F64 => run_in::<B, f64>(x, weight, bias, transposed),
+        _ => run_in::<B, f32>(x, weight, bias, transposed),
     }
 }
 
@@ -81,11 +86,18 @@ fn run_in<B: Backend, R: Real + Element>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     bias: &Maybe<B>,
+    transposed: bool,
 ) -> FloatTensor<B>
 where
     FloatTensor<B>: CpuTensor,
 {
-    let [d_input, d_output] = weight.shape().dims();
+    let [rows, columns] = weight.shape().dims();
+    let elements = weight.elements();
+    let matrix = Matrix::rows(&elements, columns);
+    let ([d_input, d_output], matrix) = match transposed {
+        true => ([columns, rows], matrix.transposed()),
+        false => ([rows, columns], matrix),
+    };
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("an axis") = d_output;
     let rows = shape[..shape.len() - 1].iter().product();
@@ -96,7 +108,7 @@ where
     product(
         [rows, d_input, d_output],
         Matrix::rows(&x.elements(), d_input),
-        Matrix::rows(&weight.elements(), d_output),
+        matrix,
         &mut y,
         d_output,
         matches!(bias, Maybe::Some(_)),

@@ -1,10 +1,10 @@
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::Sampler;
-use crate::SequenceLayer;
+use crate::{SequenceLayer, linear, linear_transposed};
 
 /// Predicts the next symbol of a sequence from those before it: an embedding, a layer of any
 /// architecture, and a linear head.
@@ -30,8 +30,8 @@ pub struct LanguageModel<L: Module> {
     pub layer: L,
     /// On the embeddings and on the outputs of the layer, while training (Zaremba et al. 2014).
     pub dropout: Dropout,
-    /// From `d_output` to the logits.
-    pub head: Linear,
+    /// From `d_output` to the logits; where there is none, by the weight of the embedding.
+    pub head: Option<Linear>,
 }
 
 impl<L: SequenceLayer> LanguageModel<L> {
@@ -40,10 +40,38 @@ impl<L: SequenceLayer> LanguageModel<L> {
     pub fn new(vocab_size: usize, layer: L, device: &Device) -> Self {
         Self {
             embedding: EmbeddingConfig::new(vocab_size, layer.d_input()).init(device),
-            head: LinearConfig::new(layer.d_output(), vocab_size).init(device),
+            head: Some(LinearConfig::new(layer.d_output(), vocab_size).init(device)),
             dropout: DropoutConfig::new(0.0).init(),
             layer,
         }
+    }
+
+    /// As [`new`](Self::new), without a head: the embedding makes the logits too (Press and Wolf 2017,
+    /// <https://arxiv.org/abs/1608.05859>).
+    ///
+    /// # Panics
+    ///
+    /// When the layer's output is not as wide as its input.
+    pub fn tied(vocab_size: usize, layer: L, device: &Device) -> Self {
+        let widths = [layer.d_input(), layer.d_output()];
+        assert_eq!(
+            widths[0], widths[1],
+            "an embedding that is the head too needs one width: d_input and d_output are {widths:?}"
+        );
+        Self {
+            embedding: EmbeddingConfig::new(vocab_size, widths[0]).init(device),
+            head: None,
+            dropout: DropoutConfig::new(0.0).init(),
+            layer,
+        }
+    }
+
+    /// Takes the bias of the head away.
+    pub fn without_head_bias(mut self) -> Self {
+        if let Some(head) = &mut self.head {
+            head.bias = None;
+        }
+        self
     }
 
     /// Sets the probability that a value is dropped while training.
@@ -69,7 +97,7 @@ impl<L: SequenceLayer> LanguageModel<L> {
     /// When an id is not below [`vocab_size`](Self::vocab_size), or as the layer does.
     pub fn forward(&self, ids: Tensor<2, Int>, state: Option<L::State>) -> (Tensor<3>, L::State) {
         let (y, state) = self.read(ids, state);
-        (self.head.forward(y), state)
+        (self.logits(y), state)
     }
 
     /// One symbol of a stream: ids `[batch]` to the logits of the next `[batch, vocab_size]`, and
@@ -81,7 +109,7 @@ impl<L: SequenceLayer> LanguageModel<L> {
     pub fn step(&self, ids: Tensor<1, Int>, state: L::State) -> (Tensor<2>, L::State) {
         let x = self.embedding.forward(ids.unsqueeze_dim(1)).squeeze_dim(1);
         let (y, state) = self.layer.step(self.dropout.forward(x), state);
-        (self.head.forward(self.dropout.forward(y)), state)
+        (self.logits(self.dropout.forward(y)), state)
     }
 
     /// The mean [`surprisal`] `[1]` of `targets` `[batch, time]`, the symbols that follow `inputs`
@@ -112,9 +140,20 @@ impl<L: SequenceLayer> LanguageModel<L> {
         Generation {
             model: self,
             sampler,
-            after_prompt: Some(self.head.forward(last)),
+            after_prompt: Some(self.logits(last)),
             last: 0,
             state: Some(state),
+        }
+    }
+
+    /// What follows outputs of the layer.
+    fn logits<const D: usize>(&self, y: Tensor<D>) -> Tensor<D> {
+        match &self.head {
+            Some(head) => {
+                let bias = head.bias.as_ref().map(Param::val);
+                linear(y, head.weight.val(), bias)
+            }
+            None => linear_transposed(y, self.embedding.weight.val()),
         }
     }
 

@@ -1,9 +1,8 @@
-//! Layers made of layers.
-
 use burn::module::{Module, ModuleDisplay, Param};
-use burn::nn::{LayerNorm, Linear};
+use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
+use super::Norm;
 use crate::{Lengths, SequenceLayer, linear};
 
 /// Layers of one kind, one after the other; before the first of them a linear map, and after the last
@@ -27,7 +26,7 @@ pub struct Stack<L: Module> {
     /// In the order in which they run.
     pub layers: Vec<L>,
     /// Of the outputs of the last layer, as blocks that begin with a norm need it.
-    pub norm: Option<LayerNorm>,
+    pub norm: Option<Norm>,
 }
 
 impl<L: SequenceLayer + ModuleDisplay> Stack<L> {
@@ -76,8 +75,9 @@ impl<L: SequenceLayer + ModuleDisplay> Stack<L> {
     /// # Panics
     ///
     /// When the norm has another width.
-    pub fn with_norm(self, norm: LayerNorm) -> Self {
-        let (found, expected) = (norm.gamma.dims()[0], self.d_output());
+    pub fn with_norm(self, norm: impl Into<Norm>) -> Self {
+        let norm = norm.into();
+        let (found, expected) = (norm.width(), self.d_output());
         assert_eq!(
             found, expected,
             "the norm has a width of {found}, the last layer d_output {expected}"

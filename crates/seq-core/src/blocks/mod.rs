@@ -1,0 +1,9 @@
+//! Layers made of layers.
+
+mod norm;
+mod residual;
+mod stack;
+
+pub use norm::Norm;
+pub use residual::Residual;
+pub use stack::Stack;
