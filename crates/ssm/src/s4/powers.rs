@@ -5,11 +5,11 @@
 //! a step `k = chunk j + i` is split, `(C A^(chunk j)) (A^i B)`: the same numbers of one product, in the
 //! memory of the kernel, and both the last state and what a first state leaves are of the same parts.
 
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Tensor, TensorData};
 use seq_core::Lengths;
-use seq_core::convolution::long_convolution;
 
 use super::system::System;
+use crate::convolution::convolve;
 
 /// Steps of a chunk, at most, a power of two: about as many as there are states, so that neither part of
 /// a step costs more than the other.
@@ -63,27 +63,7 @@ impl Powers {
 
     /// What inputs `[batch, time, d_model]` give of zero states, without a share of their own.
     pub fn convolve(&self, x: Tensor<3>) -> Tensor<3> {
-        match self.time <= CHUNK {
-            true => self.convolve_directly(x),
-            false => long_convolution(x, self.kernel.clone()),
-        }
-    }
-
-    /// By one product with the kernel at every shift: less work for a few steps, and no later step has a
-    /// part in an output, be it by rounding.
-    fn convolve_directly(&self, x: Tensor<3>) -> Tensor<3> {
-        let time = self.time;
-        let [d_model, _] = self.kernel.dims();
-        let device = x.device();
-        let lags = (0..time).flat_map(|from| (0..time).map(move |to| to.checked_sub(from)));
-        let lags: Vec<i64> = lags.map(|lag| lag.unwrap_or(time) as i64).collect();
-        let lags = Tensor::<1, Int>::from_data(TensorData::new(lags, [time * time]), &device);
-        let zero = Tensor::zeros([d_model, 1], (&device, x.dtype()));
-        let shifted = Tensor::cat(vec![self.kernel.clone(), zero], 1).select(1, lags);
-        let y = x
-            .permute([2, 0, 1])
-            .matmul(shifted.reshape([d_model, time, time]));
-        y.permute([1, 2, 0])
+        convolve(x, self.kernel.clone())
     }
 
     /// What `states` `[batch, d_model, d_state]` leave in the outputs, `[batch, time, d_model]`.
