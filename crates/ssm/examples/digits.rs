@@ -25,7 +25,7 @@ use burn::tensor::{Device, Distribution, Int, Tensor};
 use clap::{Parser, ValueEnum};
 use seq_core::models::Classifier;
 use seq_data::classification::{SequenceBatch, SequenceBatcher, Split, digits};
-use seq_ssm::{Lengths, S4BlockConfig, S4Config, S5Config, SequenceLayer, Stack};
+use seq_ssm::{Lengths, S4BlockConfig, S4Config, S4dConfig, S5Config, SequenceLayer, Stack};
 
 const WEIGHT_DECAY: f32 = 0.01;
 /// How much of each label is spread over all digits.
@@ -70,6 +70,7 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Layer {
+    S4d,
     S4,
     S5,
 }
@@ -112,6 +113,14 @@ fn run(args: &Args) -> Outcome {
     let (dt_min, dt_max) = (1.0 / time, 32.0 / time);
     let [d_model, d_state] = [args.d_model, args.d_state].map(|n| n as usize);
     match args.layer {
+        Layer::S4d => {
+            let config = S4dConfig::new(d_model)
+                .with_d_state(d_state)
+                .with_dt_min(dt_min)
+                .with_dt_max(dt_max);
+            config.validate()?;
+            train(args, split, &device, || config.init(&device))
+        }
         Layer::S4 => {
             let config = S4Config::new(d_model)
                 .with_d_state(d_state)

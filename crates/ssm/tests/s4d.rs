@@ -115,11 +115,8 @@ fn a_late_value_of_a_kernel_is_right_in_f32() {
                 largest = largest.max(sum.abs());
             }
         }
-        // Measured: 1e-6 of the largest value.
-        assert!(
-            worst < 1e-5 * (1.0 + largest),
-            "{initialisation:?}: {worst:e}"
-        );
+        // Measured: 2e-7 of the largest value.
+        assert!(worst < 1e-6 * largest, "{initialisation:?}: {worst:e}");
     }
 }
 
@@ -130,9 +127,9 @@ fn long_sequences_are_their_steps() {
     let x = random([2, 1500, 3], 3, (&device, DType::F32));
     let (y, state) = layer.forward(x.clone(), None);
     let (expected, last) = layer.reference(x, None, layer.initial_state(2, &device));
-    // Measured: 1e-6.
-    assert!(error(y, expected) < 1e-5);
-    assert!(error(state.hidden, last.hidden) < 1e-5);
+    // Measured: 4e-7.
+    assert!(error(y, expected) < 4e-6);
+    assert!(error(state.hidden, last.hidden) < 4e-6);
 }
 
 /// A stream in constant memory: what its chunks give.
@@ -152,8 +149,8 @@ fn a_stream_is_its_chunks() {
             stream = next;
             steps.push(y.unsqueeze_dim::<3>(1));
         }
-        // Measured: 3e-6.
-        assert!(error(Tensor::cat(steps, 1), y) < 3e-5);
+        // Measured: 2e-7.
+        assert!(error(Tensor::cat(steps, 1), y) < 2e-6);
     }
     let fresh = layer.initial_state(1, &device).to_bytes();
     assert_eq!(stream.to_bytes().len(), fresh.len());
