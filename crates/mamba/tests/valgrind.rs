@@ -2,7 +2,7 @@
 
 use burn::tensor::{Distribution, Tensor};
 use seq_core::testing::recurrent::{cpu_backends, memory};
-use seq_mamba::{Lengths, Projection, SelectiveScan, Ssd, SsdDecay};
+use seq_mamba::{Lengths, Mamba2Config, Projection, SelectiveScan, SequenceLayer, Ssd, SsdDecay};
 
 /// Forward and backward at sizes around those of a register and of a chunk, with lengths and resets.
 #[test]
@@ -68,8 +68,38 @@ fn ssd_kernels() {
     }
 }
 
+/// The gated norm and the step of a stream, with one thread and with two.
+#[test]
+fn mamba2_kernels() {
+    for backend in cpu_backends() {
+        for (d_model, norm_before_gate) in [(1, false), (18, true), (200, false)] {
+            let config = Mamba2Config::new(d_model)
+                .with_head_dim(1)
+                .with_n_groups(2)
+                .with_d_state(17)
+                .with_norm_before_gate(norm_before_gate);
+            let device = backend.device();
+            let mamba = config.init(&device);
+            let x = Tensor::<2>::random([3, d_model], Distribution::Default, &device);
+            let state = mamba.initial_state(3, &device);
+            let (y, state) = mamba.step(x.clone(), state);
+            let (z, _) = mamba.step(x, state);
+            assert!((y + z).is_finite().all().into_scalar::<bool>());
+
+            let device = device.autodiff();
+            let mamba = config.init(&device);
+            let x = Tensor::<3>::random([2, 5, d_model], Distribution::Default, &device);
+            let x = x.require_grad();
+            let gradients = mamba.forward(x.clone(), None).0.sum().backward();
+            let gradient = x.grad(&gradients).expect("the gradient of a tracked input");
+            assert!(gradient.is_finite().all().into_scalar::<bool>());
+        }
+    }
+}
+
 #[test]
 fn kernels_keep_to_their_memory() {
     memory::under_valgrind("kernels");
     memory::under_valgrind("ssd_kernels");
+    memory::under_valgrind("mamba2_kernels");
 }
