@@ -7,8 +7,19 @@ use burn::tensor::{Tensor, TensorData};
 /// The longest transform that is one product.
 const LONGEST_FACTOR: usize = 64;
 
-/// `x` `[batch, time, width]` with `kernel` `[width, length]`, which is no longer than `x`.
-pub(super) fn run(x: Tensor<3>, kernel: Tensor<2>) -> Tensor<3> {
+/// `x` `[batch, time, width]` with `kernel` `[width, length]`, which is no longer than `x`, and with
+/// `ahead`, which is shorter.
+pub(super) fn run(x: Tensor<3>, kernel: Tensor<2>, ahead: Option<Tensor<2>>) -> Tensor<3> {
+    let Some(ahead) = ahead else {
+        return causal(x, kernel);
+    };
+    let [width, _] = ahead.dims();
+    let now = Tensor::zeros([width, 1], (&ahead.device(), ahead.dtype()));
+    let later = causal(x.clone().flip([1]), Tensor::cat(vec![now, ahead], 1));
+    causal(x, kernel) + later.flip([1])
+}
+
+fn causal(x: Tensor<3>, kernel: Tensor<2>) -> Tensor<3> {
     let ([_, time, _], [_, length]) = (x.dims(), kernel.dims());
     let factors = factors(time + length - 1);
     let size = factors.iter().product();
