@@ -250,7 +250,7 @@ impl SequenceLayer for Mamba {
         let [d_inner, d_conv] = self.conv_weight.dims();
         let options = (device, self.a_log.val().dtype());
         MambaState {
-            conv: Tensor::zeros([batch, d_inner, d_conv - 1], options.clone()),
+            conv: Tensor::zeros([batch, d_inner, d_conv - 1], options),
             ssm: Tensor::zeros([batch, d_inner, self.d_state()], options),
         }
     }
@@ -277,10 +277,9 @@ impl SequenceLayer for Mamba {
         check_width(&shape, self.d_input());
         self.check_state(&state, batch);
         #[cfg(any(feature = "ndarray", feature = "flex"))]
-        let (x, state) = match super::step::step(self, x, state) {
-            Ok(done) => return done,
-            Err(unfit) => unfit,
-        };
+        if super::step::has_kernel(self, &x, &state) {
+            return super::step::run(self, x, state);
+        }
         let (y, state) = self.forward(x.unsqueeze_dim(1), Some(state));
         (y.squeeze_dim(1), state)
     }

@@ -14,26 +14,23 @@ use seq_core::cpu::{
 use super::layer::{Mamba, MambaState};
 use crate::weight::{ROWS, WORTH_SHARING, Weight};
 
-/// Runs a step, or gives its arguments back where the kernel is not for them.
-pub(super) fn step(
-    layer: &Mamba,
-    x: Tensor<2>,
-    state: MambaState,
-) -> Result<(Tensor<2>, MambaState), (Tensor<2>, MambaState)> {
+/// Whether the kernel is for a step.
+pub(super) fn has_kernel(layer: &Mamba, x: &Tensor<2>, state: &MambaState) -> bool {
     let dtype = x.dtype();
     let parameters = [
         layer.in_proj.weight.val().dtype(),
         layer.a_log.val().dtype(),
     ];
-    let fits = matches!(dtype, DType::F32 | DType::F64)
+    matches!(dtype, DType::F32 | DType::F64)
         && parameters == [dtype; 2]
         && state.ssm.dtype() == dtype
         && x.dims()[0] <= ROWS
         && !x.device().is_autodiff()
-        && seq_core::is_cpu(&x.device());
-    if !fits {
-        return Err((x, state));
-    }
+        && seq_core::is_cpu(&x.device())
+}
+
+/// Runs a step that the kernel is for.
+pub(super) fn run(layer: &Mamba, x: Tensor<2>, state: MambaState) -> (Tensor<2>, MambaState) {
     let optional = |x: Option<&Param<Tensor<1>>>| x.map(|x| x.val().into_dispatch()).into();
     let inputs = Inputs {
         x: x.into_dispatch(),
@@ -60,7 +57,7 @@ pub(super) fn step(
         conv: Tensor::from_dispatch(conv),
         ssm: Tensor::from_dispatch(ssm),
     };
-    Ok((Tensor::from_dispatch(y), state))
+    (Tensor::from_dispatch(y), state)
 }
 
 /// The layer and its state in a backend's own tensors.
@@ -426,7 +423,7 @@ impl<R: Real> Problem<'_, R> {
         for part in [low_rank, b, c] {
             let squares: f64 = part.iter().map(|x| x.to_f64() * x.to_f64()).sum();
             let scale = R::from_f64(1.0 / (squares / part.len() as f64 + eps).sqrt());
-            part.iter_mut().for_each(|x| *x = *x * scale);
+            part.iter_mut().for_each(|x| *x *= scale);
         }
     }
 }

@@ -305,10 +305,9 @@ impl SequenceLayer for Mamba2 {
         check_width(&shape, self.d_input());
         self.check_state(&state, batch);
         #[cfg(any(feature = "ndarray", feature = "flex"))]
-        let (x, state) = match super::step::step(self, x, state) {
-            Ok(done) => return done,
-            Err(unfit) => unfit,
-        };
+        if super::step::has_kernel(self, &x, &state) {
+            return super::step::run(self, x, state);
+        }
         let (y, state) = self.forward(x.unsqueeze_dim(1), Some(state));
         (y.squeeze_dim(1), state)
     }

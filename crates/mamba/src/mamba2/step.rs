@@ -14,27 +14,23 @@ use seq_core::cpu::{
 use super::layer::{Mamba2, Mamba2State};
 use crate::weight::{ROWS, WORTH_SHARING, Weight};
 
-/// Runs a step, or gives its arguments back where the kernel is not for them.
-#[allow(clippy::result_large_err, reason = "both are the same tensors")]
-pub(super) fn step(
-    layer: &Mamba2,
-    x: Tensor<2>,
-    state: Mamba2State,
-) -> Result<(Tensor<2>, Mamba2State), (Tensor<2>, Mamba2State)> {
+/// Whether the kernel is for a step.
+pub(super) fn has_kernel(layer: &Mamba2, x: &Tensor<2>, state: &Mamba2State) -> bool {
     let dtype = x.dtype();
     let parameters = [
         layer.in_proj.weight.val().dtype(),
         layer.a_log.val().dtype(),
     ];
-    let fits = matches!(dtype, DType::F32 | DType::F64)
+    matches!(dtype, DType::F32 | DType::F64)
         && parameters == [dtype; 2]
         && state.ssm.dtype() == dtype
         && x.dims()[0] <= ROWS
         && !x.device().is_autodiff()
-        && seq_core::is_cpu(&x.device());
-    if !fits {
-        return Err((x, state));
-    }
+        && seq_core::is_cpu(&x.device())
+}
+
+/// Runs a step that the kernel is for.
+pub(super) fn run(layer: &Mamba2, x: Tensor<2>, state: Mamba2State) -> (Tensor<2>, Mamba2State) {
     let optional = |x: Option<&Param<Tensor<1>>>| x.map(|x| x.val().into_dispatch()).into();
     let inputs = Inputs {
         x: x.into_dispatch(),
@@ -63,7 +59,7 @@ pub(super) fn step(
         conv: Tensor::from_dispatch(conv),
         ssm: Tensor::from_dispatch(ssm),
     };
-    Ok((Tensor::from_dispatch(y), state))
+    (Tensor::from_dispatch(y), state)
 }
 
 /// The layer and its state in a backend's own tensors.
