@@ -130,6 +130,8 @@ fn case<C: Compared>(kind: Kind, size: Size, scaling: bool) -> Case {
         flops: flops(kind, size, C::GATES),
         steps: if kind == Kind::Step { time } else { 1 },
         scaling,
+        checked: !scaling,
+        baseline: (!scaling).then_some("burn_nn"),
         build: Box::new(move |device| Box::new(RecurrentWorkload::<C>::new(kind, size, device))),
     }
 }
@@ -279,7 +281,7 @@ impl<C: Compared> Workload for RecurrentWorkload<C> {
         self.device.sync().expect("the device finishes its work");
     }
 
-    fn burn_nn(&self) {
+    fn baseline(&self) {
         match self.kind {
             Kind::Infer => drop(self.burn_nn_forward()),
             Kind::Train => drop(self.gradients(self.burn_nn_forward().0)),

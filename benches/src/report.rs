@@ -8,7 +8,7 @@ pub struct Row {
     pub workload: String,
     /// The backend's name.
     pub backend: &'static str,
-    /// How many parameters the layer has.
+    /// How many parameters the layer has; none if it is no layer.
     pub num_params: usize,
     /// Operations in one run.
     pub flops: f64,
@@ -18,8 +18,8 @@ pub struct Row {
     pub scaling: bool,
     /// This workspace's layer.
     pub ours: Sample,
-    /// Burn's module, where it was timed.
-    pub burn_nn: Option<Sample>,
+    /// What it was timed beside, by name.
+    pub baseline: Option<(&'static str, Sample)>,
     /// How well the two agree, where they were compared.
     pub agreement: Option<Result<Agreement, String>>,
 }
@@ -37,7 +37,7 @@ pub struct Line<'a> {
 }
 
 impl Row {
-    /// The measurements of this row. Burn's is left out where its result is another one.
+    /// The measurements of this row. The baseline's is left out where its result is another one.
     pub fn lines(&self, threads: usize) -> Vec<Line<'_>> {
         let line = |peer: &str, sample: &Sample| Line {
             workload: &self.workload,
@@ -49,18 +49,18 @@ impl Row {
             n: sample.n,
         };
         let ours = std::iter::once(line("seq", &self.ours));
-        ours.chain(self.comparable().map(|sample| line("burn_nn", sample)))
+        ours.chain(self.comparable().map(|(name, sample)| line(name, sample)))
             .collect()
     }
 
-    /// Burn's time, if it computes the same.
-    fn comparable(&self) -> Option<&Sample> {
-        self.burn_nn
+    /// What it was timed beside, if that computes the same.
+    fn comparable(&self) -> Option<&(&'static str, Sample)> {
+        self.baseline
             .as_ref()
             .filter(|_| matches!(self.agreement, Some(Ok(_))))
     }
 
-    /// Whether Burn computes something else.
+    /// Whether another computation of the same gives something else.
     fn is_wrong(&self) -> bool {
         matches!(self.agreement, Some(Err(_)))
     }
@@ -69,25 +69,29 @@ impl Row {
         self.flops / (self.ours.median * self.steps as f64) / 1e6
     }
 
-    fn cells(&self, peak: f64) -> [String; 10] {
+    fn cells(&self, peak: f64) -> [String; 11] {
         let on_cpu = ["ndarray", "flex"].contains(&self.backend);
         let none = || "-".to_owned();
         let wrong = self.is_wrong();
         [
             self.workload.clone(),
             self.backend.to_owned(),
-            self.num_params.to_string(),
+            match self.num_params {
+                0 => none(),
+                count => count.to_string(),
+            },
             milliseconds(self.ours.median),
             format!(
                 "{} .. {}",
                 milliseconds(self.ours.min),
                 milliseconds(self.ours.max)
             ),
-            self.burn_nn
-                .as_ref()
-                .map_or_else(none, |sample| milliseconds(sample.median)),
+            self.baseline
+                .map_or_else(none, |(name, _)| name.replace('_', "-")),
+            self.baseline
+                .map_or_else(none, |(_, sample)| milliseconds(sample.median)),
             match self.comparable() {
-                Some(sample) => format!("{:.2}x", sample.median / self.ours.median),
+                Some((_, sample)) => format!("{:.2}x", sample.median / self.ours.median),
                 None if wrong => "WRONG".to_owned(),
                 None => none(),
             },
@@ -119,13 +123,14 @@ fn milliseconds(ms: f64) -> String {
 
 /// Prints the rows as a table; `peak` is that of [`gemm_peak`](crate::gemm_peak).
 pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
-    const HEAD: [&str; 10] = [
+    const HEAD: [&str; 11] = [
         "workload",
         "backend",
         "weights",
         "ours ms",
         "min .. max",
-        "burn-nn ms",
+        "beside",
+        "its ms",
         "faster",
         "GFLOP/s",
         "of peak",
@@ -156,8 +161,9 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
     println!(
         "\n{threads} threads, f32. Matrix products of the gemm crate reach {peak:.0} GFLOP/s: the peak.\n\
          `weights` counts the parameters of the layer, biases included.\n\
-         Times are medians; those of a step workload are for one step. `error` is the largest difference from\n\
-         burn-nn in outputs, states and, in training, gradients, relative to the largest value; at most {TOLERANCE:.0e}."
+         Times are medians; those of a step workload are for one step. `beside` stands Burn's own module, or the\n\
+         reference body in tensor operations. `error` is the largest difference from what computes the same, in\n\
+         outputs, states and, in training, gradients, relative to the largest value; at most {TOLERANCE:.0e}."
     );
     for row in rows {
         if let Some(Err(reason)) = &row.agreement {
@@ -242,7 +248,7 @@ mod tests {
             steps: 1,
             scaling: false,
             ours: sample(2.0),
-            burn_nn: Some(sample(5.0)),
+            baseline: Some(("burn_nn", sample(5.0))),
             agreement: Some(agreement),
         }
     }
@@ -250,10 +256,10 @@ mod tests {
     #[test]
     fn a_ratio_is_given_only_where_both_compute_the_same() {
         let right = row(Ok(Agreement { error: 1e-6 }));
-        assert_eq!(right.cells(4.0)[6..9], ["2.50x", "2.0", "50 %"]);
+        assert_eq!(right.cells(4.0)[7..10], ["2.50x", "2.0", "50 %"]);
         assert_eq!(right.lines(2).len(), 2);
         let wrong = row(Err("another output".to_owned()));
-        assert_eq!(wrong.cells(4.0)[6..9], ["WRONG", "-", "-"]);
+        assert_eq!(wrong.cells(4.0)[7..10], ["WRONG", "-", "-"]);
         assert_eq!(wrong.lines(2).len(), 1);
     }
 

@@ -1,223 +1,32 @@
 """Times the workloads named, done by another library on the CPU in f32; prints one JSON line each.
 
-    peers.py --peer torch --threads 2 lstm_infer/B1_T256_I128_H256_L1 lstm_step/B1_H256
+    peers.py --peer torch --threads 2 lstm_infer/B1_T256_I128_H256_L1 sscan_fwd/L512
 
-B, T, I, H and L are batch, time, d_input, d_hidden and num_layers. `infer` is the whole sequence,
-`train` forward, backward and the gradients of all parameters, `step` one step of a stream.
+Of recurrent layers, B, T, I, H and L are batch, time, d_input, d_hidden and num_layers; of Mamba, B and T
+are batch and time; of a scan or a convolution alone, L is the length. `infer` is the whole sequence, `train`
+forward, backward and the gradients of all parameters, `step` one step of a stream.
 """
 
 import argparse
 import json
-import os
 import re
 import statistics
 import time
 
-STEPS = 500  # of a stream in one call
-# The blocks of rows in the weights of each architecture.
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+import recurrent
+import state_space
 
-
-def torch_recurrent(architecture, kind, size, threads):
-    import torch
-
-    torch.set_num_threads(threads)
-    batch, steps, width, hidden, layers = size
-    x = torch.randn(batch, steps, width)
-    if kind == "step":
-        cell = getattr(torch.nn, f"{architecture.upper()}Cell")(width, hidden).eval()
-        zeros = torch.zeros(batch, hidden)
-        begin = (zeros, zeros) if architecture == "lstm" else zeros
-
-        @torch.inference_mode()
-        def stream():
-            state = begin
-            for _ in range(STEPS):
-                state = cell(x[:, 0], state)
-
-        return stream
-    layer = getattr(torch.nn, architecture.upper())(width, hidden, layers, batch_first=True)
-
-    @torch.inference_mode()
-    def infer():
-        layer(x)
-
-    def train():
-        layer.zero_grad(set_to_none=True)
-        layer(x)[0].sum().backward()
-
-    return train if kind == "train" else infer
-
-
-def onnx_recurrent(architecture, kind, size, compile_model):
-    """An ONNX model of the layer, run by what `compile_model` makes of it."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    if kind == "train":
-        return None
-    batch, steps, width, hidden, layers = size
-    rows = GATES[architecture] * hidden
-    random = np.random.default_rng(0)
-
-    def array(*shape):
-        return (random.standard_normal(shape) * 0.05).astype(np.float32)
-
-    def value(name, shape):
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-    nodes, inputs, outputs = [], [value("x", [steps, batch, width])], []
-    weights = [numpy_helper.from_array(np.array([1], np.int64), "axis")]
-    states, ends = [], [""]
-    if kind == "step":
-        names = ["h", "c"] if architecture == "lstm" else ["h"]
-        states, ends = ["", *names], ["", *(f"{name}_n" for name in names)]
-        inputs += [value(name, [1, batch, hidden]) for name in states[1:]]
-        outputs += [value(name, [1, batch, hidden]) for name in ends[1:]]
-    # The reset gate acts on the product, as in the other libraries.
-    options = {"linear_before_reset": 1} if architecture == "gru" else {}
-    x = "x"
-    for layer in range(layers):
-        below = hidden if layer else width
-        shapes = {"W": (rows, below), "R": (rows, hidden), "B": (2 * rows,)}
-        for name, shape in shapes.items():
-            weights.append(numpy_helper.from_array(array(1, *shape), f"{name}{layer}"))
-        names = [x, *(f"{name}{layer}" for name in shapes), *states]
-        results = ends if kind == "step" else [f"Y{layer}"]
-        nodes.append(helper.make_node(architecture.upper(), names, results, hidden_size=hidden, **options))
-        if kind == "infer":
-            x = f"y{layer}"
-            nodes.append(helper.make_node("Squeeze", [f"Y{layer}", "axis"], [x]))
-    if kind == "infer":
-        outputs = [value(x, [steps, batch, hidden])]
-    graph = helper.make_graph(nodes, architecture, inputs, outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
-    model.ir_version = 10
-    run = compile_model(model.SerializeToString())
-    data = array(steps, batch, width)
-
-    def stream():
-        state = [np.zeros((1, batch, hidden), np.float32) for _ in states[1:]]
-        for _ in range(STEPS):
-            state = [np.array(part) for part in run({"x": data, **dict(zip(states[1:], state))})]
-
-    return stream if kind == "step" else lambda: run({"x": data})
-
-
-def onnxruntime_recurrent(architecture, kind, size, threads):
-    import onnxruntime
-
-    def compile_model(model):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(None, inputs)
-
-    return onnx_recurrent(architecture, kind, size, compile_model)
-
-
-def openvino_recurrent(architecture, kind, size, threads):
-    import openvino
-
-    def compile_model(model):
-        core = openvino.Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        compiled = core.compile_model(core.read_model(model), "CPU", settings)
-        request, count = compiled.create_infer_request(), len(compiled.outputs)
-
-        def run(inputs):
-            outputs = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return [outputs[i] for i in range(count)]
-
-        return run
-
-    return onnx_recurrent(architecture, kind, size, compile_model)
-
-
-def jax_recurrent(architecture, kind, size, threads):
-    if threads == 1:  # JAX takes every core that it may use
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {0})
-    import jax
-    import numpy as np
-    from jax import lax
-    from jax import numpy as jnp
-
-    jax.config.update("jax_platforms", "cpu")
-    batch, steps, width, hidden, layers = size
-    rows = GATES[architecture] * hidden
-
-    def array(*shape):
-        return jnp.asarray(np.random.randn(*shape).astype(np.float32) * 0.05)
-
-    # One bias would do, but for the GRU, whose reset gate acts on the second.
-    biases = 2 if architecture == "gru" else 1
-    parameters = [
-        (array(hidden if layer else width, rows), array(hidden, rows), *(array(rows) for _ in range(biases)))
-        for layer in range(layers)
-    ]
-    x = array(steps, batch, width)
-    zeros = jnp.zeros((batch, hidden))
-
-    def lstm(state, gates, weight_hh):
-        i, f, g, o = jnp.split(gates + state[0] @ weight_hh, 4, -1)
-        c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return jax.nn.sigmoid(o) * jnp.tanh(c), c
-
-    def gru(state, gates, weight_hh, bias_hh):
-        r, z, n = jnp.split(gates, 3, -1)
-        r_h, z_h, n_h = jnp.split(state[0] @ weight_hh + bias_hh, 3, -1)
-        z = jax.nn.sigmoid(z + z_h)
-        n = jnp.tanh(n + jax.nn.sigmoid(r + r_h) * n_h)
-        return ((1 - z) * n + z * state[0],)
-
-    def rnn(state, gates, weight_hh):
-        return (jnp.tanh(gates + state[0] @ weight_hh),)
-
-    cell = {"lstm": lstm, "gru": gru, "rnn": rnn}[architecture]
-    begin = (zeros, zeros) if architecture == "lstm" else (zeros,)
-
-    def forward(parameters, y):
-        for weight_ih, weight_hh, bias, *more in parameters:
-            def step(state, gates):
-                state = cell(state, gates, weight_hh, *more)
-                return state, state[0]
-
-            y = lax.scan(step, begin, y @ weight_ih + bias, unroll=4)[1]
-        return y
-
-    if kind == "step":
-        weight_ih, weight_hh, bias, *more = parameters[0]
-        step = jax.jit(lambda x, state: cell(state, x @ weight_ih + bias, weight_hh, *more))
-        first = x[0]
-
-        def stream():
-            state = begin
-            for _ in range(STEPS):
-                state = step(first, state)
-            jax.block_until_ready(state)
-
-        return stream
-    loss = jax.value_and_grad(lambda parameters, x: forward(parameters, x).sum())
-    run = jax.jit(loss if kind == "train" else forward)
-    return lambda: jax.block_until_ready(run(parameters, x))
-
-
-# For each library, a function of (architecture, kind, size, threads) that makes the operation, or None
-# where it has none.
-PEERS = {
-    "torch": torch_recurrent,
-    "onnxruntime": onnxruntime_recurrent,
-    "openvino": openvino_recurrent,
-    "jax": jax_recurrent,
+# For each kind of workload, the functions of (name, kind, sizes, threads) that make the operation in a
+# library, and how many steps of a stream it makes in a call.
+FAMILIES = {
+    "lstm": (recurrent.PEERS, recurrent.STEPS),
+    "gru": (recurrent.PEERS, recurrent.STEPS),
+    "rnn": (recurrent.PEERS, recurrent.STEPS),
+    "sscan": (state_space.SCANS, 1),
+    "mamba": (state_space.LAYERS, state_space.STEPS),
+    "s4d": (state_space.CONVOLUTIONS, 1),
 }
+LIBRARIES = sorted({library for peers, _ in FAMILIES.values() for library in peers})
 
 
 def measure(operation, seconds):
@@ -235,23 +44,22 @@ def measure(operation, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True, choices=PEERS)
+    parser.add_argument("--peer", required=True, choices=LIBRARIES)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.5, help="at the least for one workload")
     parser.add_argument("workloads", nargs="+")
     args = parser.parse_args()
     for workload in args.workloads:
         name, sizes = workload.split("/")
-        architecture, kind = name.split("_")
-        if architecture not in GATES:
+        family, kind = name.split("_")
+        peers, steps = FAMILIES.get(family, ({}, 1))
+        if args.peer not in peers:
             continue
-        size = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", sizes)}
-        hidden = size["H"]
-        size = (size["B"], size.get("T", 1), size.get("I", hidden), hidden, size.get("L", 1))
-        operation = PEERS[args.peer](architecture, kind, size, args.threads)
+        sizes = {letter: int(number) for letter, number in re.findall(r"([A-Z])(\d+)", sizes)}
+        operation = peers[args.peer](family, kind, sizes, args.threads)
         if not operation:
             continue
-        per = STEPS if kind == "step" else 1
+        per = steps if kind == "step" else 1
         times = [ms / per for ms in measure(operation, args.seconds)]
         line = {
             "workload": workload,

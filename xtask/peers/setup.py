@@ -21,6 +21,9 @@ PACKAGES = {
         ["filelock", "typing-extensions", "sympy", "networkx", "jinja2", "fsspec", "setuptools", "numpy"],
         ["--no-deps", "torch==2.15.0"],
     ],
+    "transformers": [["transformers==5.23.0"]],
+    "mambapy": [["--no-deps", "mambapy==1.2.0"]],
+    "scipy": [["numpy", "scipy"]],
 }
 
 

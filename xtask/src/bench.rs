@@ -8,14 +8,15 @@ use crate::peers;
 
 /// Times the layers beside Burn's own modules, and beside PyTorch and others with `--peers`.
 ///
-/// Forward, training step and streaming step across sizes, with the same weights as Burn's module and
-/// in turns with it. Prints the number of weights, the time, its spread, how many times faster, the
-/// GFLOP/s achieved, and their share of what matrix products reach on this machine; beneath, the GRU's
-/// weights and training time beside the LSTM's. Where outputs or gradients disagree no ratio is given
-/// and the command fails. Quick takes under two minutes an architecture once it is built.
+/// Forward, training step and streaming step across sizes, with the same weights as Burn's module, or the
+/// reference body where Burn has no such module, and in turns with it. Prints the number of weights, the
+/// time, its spread, how many times faster, the GFLOP/s achieved, and their share of what matrix products
+/// reach on this machine; beneath, whether time grows linearly with the sequence, and the GRU's weights
+/// and training time beside the LSTM's. Where outputs or gradients disagree no ratio is given and the
+/// command fails. Quick takes under two minutes an architecture once it is built.
 #[derive(Args)]
 pub struct Bench {
-    /// Only these architectures, of `lstm`, `gru`, `rnn`; by default all.
+    /// Only these architectures, of `lstm`, `gru`, `rnn`, `ssm`, `mamba`; by default all.
     #[arg(long, value_delimiter = ',')]
     arch: Vec<String>,
     /// Backends: `ndarray`, `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`.
@@ -36,8 +37,10 @@ pub struct Bench {
     /// Rounds in which the operations take turns; by default 3, in `full` 7.
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Also time PyTorch, onnxruntime, OpenVINO and JAX, in turns with ours. Installs them under
-    /// `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has them.
+    /// Also time PyTorch, onnxruntime, OpenVINO, JAX, transformers, mamba.py and scipy, in turns with
+    /// ours. Installs them under `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has
+    /// them. A program that `SEQ_GGML_BENCH` names is timed too; it takes the thread count and the
+    /// workloads, parted by commas, and prints a line of JSON for each.
     #[arg(long)]
     peers: bool,
 }

@@ -10,7 +10,20 @@ use serde::Deserialize;
 
 use crate::command::{Result, root, run, target_dir};
 
-const PEERS: [&str; 4] = ["torch", "onnxruntime", "openvino", "jax"];
+/// What peers.py knows.
+const PEERS: [&str; 7] = [
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "jax",
+    "transformers",
+    "mambapy",
+    "scipy",
+];
+
+/// A program of its own, which this variable names.
+const GGML: &str = "ggml";
+const GGML_BENCH: &str = "SEQ_GGML_BENCH";
 
 /// What is compared, and how often.
 pub struct Comparison<'a> {
@@ -53,6 +66,7 @@ pub fn compare(comparison: &Comparison<'_>) -> Result {
     } else {
         Vec::new()
     };
+    peers.extend(std::env::var_os(GGML_BENCH).map(|_| GGML));
     let python = python.unwrap_or_default();
     let rounds = if peers.is_empty() {
         1
@@ -123,10 +137,18 @@ fn python(folder: &Path) -> Option<PathBuf> {
 
 fn measure(python: &Path, peer: &str, threads: usize, workloads: &[String]) -> Result<String> {
     let count = threads.to_string();
-    let output = Command::new(python)
-        .arg(root().join("xtask/peers/peers.py"))
-        .args(["--peer", peer, "--threads", &count])
-        .args(workloads)
+    let mut command;
+    if peer == GGML {
+        command = Command::new(std::env::var_os(GGML_BENCH).unwrap_or_default());
+        command.args([&count, &workloads.join(",")]);
+    } else {
+        command = Command::new(python);
+        command
+            .arg(root().join("xtask/peers/peers.py"))
+            .args(["--peer", peer, "--threads", &count])
+            .args(workloads);
+    }
+    let output = command
         .env("OMP_NUM_THREADS", &count)
         // It slows numpy where it is set.
         .env_remove("OPENBLAS_CORETYPE")

@@ -3,8 +3,8 @@
 use benches::{ARCHITECTURES, Profile};
 use criterion::Criterion;
 
-/// Runs an architecture's quick workloads under criterion, ours beside Burn's, on the device of
-/// `BURN_DEVICE`.
+/// Runs an architecture's quick workloads under criterion, ours beside Burn's or the
+/// reference body, on the device of `BURN_DEVICE`.
 pub fn bench(architecture: &str) {
     let mut criterion = Criterion::default().configure_from_args();
     let cases = ARCHITECTURES
@@ -18,7 +18,9 @@ pub fn bench(architecture: &str) {
         let mut group = criterion.benchmark_group(&case.name);
         group.sample_size(10);
         group.bench_function("seq", |bencher| bencher.iter(|| workload.ours()));
-        group.bench_function("burn_nn", |bencher| bencher.iter(|| workload.burn_nn()));
+        if let Some(name) = case.baseline {
+            group.bench_function(name, |bencher| bencher.iter(|| workload.baseline()));
+        }
         group.finish();
     }
     criterion.final_summary();

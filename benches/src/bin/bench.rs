@@ -1,4 +1,4 @@
-//! Times the workloads beside Burn's own modules and prints a table; `cargo xtask bench` builds and
+//! Times the workloads beside Burn's own modules or the reference bodies and prints a table; `cargo xtask bench` builds and
 //! runs it.
 
 use std::error::Error;
@@ -13,7 +13,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use seq_core::BackendName;
 
-/// Times the workloads beside Burn's own modules and prints a table.
+/// Times the workloads beside Burn's own modules or the reference bodies and prints a table.
 #[derive(Parser)]
 struct Args {
     /// Architectures, all of them by default.
@@ -37,7 +37,7 @@ struct Args {
     /// Rounds instead of the profile's own.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Neither time Burn's modules nor compare with them.
+    /// Neither time anything else nor compare with it.
     #[arg(long)]
     ours_only: bool,
 }
@@ -138,7 +138,7 @@ fn select(args: &Args) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
-/// One row for each backend; ours and Burn's on all of them take turns.
+/// One row for each backend; ours and the baseline on all of them take turns.
 fn measure(
     case: &Case,
     args: &Args,
@@ -147,31 +147,32 @@ fn measure(
     bar: &ProgressBar,
 ) -> Vec<Row> {
     bar.set_message(case.name.clone());
-    let compared = !case.scaling && !args.ours_only;
+    let checked = case.checked && !args.ours_only;
+    let baseline = case.baseline.filter(|_| !args.ours_only);
     let mut sides: Vec<_> = args
         .backend
         .iter()
         .map(|&backend| {
             let workload = (case.build)(&backend.device());
-            let agreement = compared.then(|| workload.check().map_err(|error| error.to_string()));
+            let agreement = checked.then(|| workload.check().map_err(|error| error.to_string()));
             let ours = Timer::new(budget, || workload.ours());
-            let burn_nn = compared.then(|| Timer::new(budget, || workload.burn_nn()));
-            (backend, workload, agreement, ours, burn_nn)
+            let beside = baseline.map(|_| Timer::new(budget, || workload.baseline()));
+            (backend, workload, agreement, ours, beside)
         })
         .collect();
     bar.inc(1);
     for _ in 0..rounds {
-        for (_, workload, _, ours, burn_nn) in &mut sides {
+        for (_, workload, _, ours, beside) in &mut sides {
             ours.round(|| workload.ours());
-            if let Some(burn_nn) = burn_nn {
-                burn_nn.round(|| workload.burn_nn());
+            if let Some(beside) = beside {
+                beside.round(|| workload.baseline());
             }
         }
         bar.inc(1);
     }
     sides
         .into_iter()
-        .map(|(backend, workload, agreement, ours, burn_nn)| Row {
+        .map(|(backend, workload, agreement, ours, beside)| Row {
             workload: case.name.clone(),
             backend: backend.name(),
             num_params: workload.num_params(),
@@ -179,7 +180,7 @@ fn measure(
             steps: case.steps,
             scaling: case.scaling,
             ours: ours.sample(case.steps),
-            burn_nn: burn_nn.map(|timer| timer.sample(case.steps)),
+            baseline: baseline.zip(beside.map(|timer| timer.sample(case.steps))),
             agreement,
         })
         .collect()

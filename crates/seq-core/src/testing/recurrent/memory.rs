@@ -79,13 +79,21 @@ fn measure(config: &impl RecurrentConfig, device: &Device, time: usize) -> (usiz
     let mut last = (0, 0);
     // The first passes start threads and fill the pools.
     for _ in 0..3 {
-        let (count, live) = (COUNT.load(SeqCst), LIVE.load(SeqCst));
-        PEAK.store(live, SeqCst);
-        let (y, _state) = layer.forward(x.clone(), None);
-        last = (COUNT.load(SeqCst) - count, PEAK.load(SeqCst) - live);
-        assert_eq!(y.dims(), [1, time, layer.d_output()]);
+        last = allocated(|| {
+            let (y, _state) = layer.forward(x.clone(), None);
+            assert_eq!(y.dims(), [1, time, layer.d_output()]);
+        });
     }
     (last.0, last.1 - time * layer.d_output() * size_of::<f32>())
+}
+
+/// How often `run` allocates, and the most bytes that live at once of those it allocates; nothing where
+/// [`Counting`] is not the global allocator.
+pub fn allocated(run: impl FnOnce()) -> (usize, usize) {
+    let (count, live) = (COUNT.load(SeqCst), LIVE.load(SeqCst));
+    PEAK.store(live, SeqCst);
+    run();
+    (COUNT.load(SeqCst) - count, PEAK.load(SeqCst) - live)
 }
 
 /// Runs forward, backward and step on the CPU backends, at sizes around those of a register, with and

@@ -1,0 +1,7 @@
+//! Mamba's quick workloads under criterion.
+
+mod quick;
+
+fn main() {
+    quick::bench("mamba");
+}

@@ -1,0 +1,7 @@
+//! The state-space models' quick workloads under criterion.
+
+mod quick;
+
+fn main() {
+    quick::bench("ssm");
+}
