@@ -49,11 +49,7 @@ impl Memory {
         // SAFETY: `rounded` gives at least one line.
         let pointer =
             NonNull::new(unsafe { alloc(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
-        #[cfg(target_os = "linux")]
-        if bytes >= PAGE {
-            // SAFETY: advice on whole pages of memory that was just allocated; refusal does no harm.
-            unsafe { libc::madvise(pointer.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-        }
+        advise(pointer.as_ptr(), bytes);
         Self { pointer, bytes }
     }
 }
@@ -63,6 +59,47 @@ impl Drop for Memory {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.bytes)) };
     }
+}
+
+/// Asks for large pages where whole ones lie inside of memory that was just allocated.
+fn advise(pointer: *mut u8, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let before = pointer.align_offset(PAGE);
+        let inside = bytes.saturating_sub(before) / PAGE * PAGE;
+        if inside > 0 {
+            // SAFETY: advice on whole pages inside of the allocation; refusal does no harm.
+            unsafe { libc::madvise(pointer.add(before).cast(), inside, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (pointer, bytes);
+}
+
+/// An empty vector with room for `len` elements of a new tensor, which a kernel writes once.
+pub fn reserve<R: Real>(len: usize) -> Vec<R> {
+    let mut vector = Vec::<R>::with_capacity(len);
+    advise(vector.as_mut_ptr().cast(), len * size_of::<R>());
+    if cfg!(debug_assertions) {
+        // NaN, so that an element that is never written shows.
+        for element in vector.spare_capacity_mut() {
+            element.write(R::from_f64(f64::NAN));
+        }
+    }
+    vector
+}
+
+/// Asks for the cache line of an address that will be read or written soon; it may lie anywhere.
+#[inline(always)]
+pub fn prefetch<R>(address: *const R) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which changes nothing that a program sees.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
 }
 
 /// Memory for a kernel, aligned to cache lines and used again by later buffers of the same thread.
@@ -173,6 +210,12 @@ impl<R: Real> Shared<R> {
     /// From the memory of a slice or of a vector's spare capacity.
     pub fn new(pointer: *mut R) -> Self {
         Self(pointer)
+    }
+
+    /// The address of element `index`, which may lie anywhere, to [`prefetch`].
+    #[inline(always)]
+    pub fn address(self, index: usize) -> *const R {
+        self.0.wrapping_add(index)
     }
 
     /// The address of element `index`.

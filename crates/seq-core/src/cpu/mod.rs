@@ -11,8 +11,8 @@ mod slices;
 mod team;
 pub mod tile;
 
-pub use buffer::{Buffer, Shared};
-pub use product::{Matrix, product};
+pub use buffer::{Buffer, Shared, prefetch, reserve};
+pub use product::{Matrix, product, product_of};
 pub use real::{Arch, Real, Simd, WithSimd};
 pub use slices::{CpuTensor, Slice};
 pub use team::{Member, Team, set_threads, threads};

@@ -1,4 +1,4 @@
-use super::{Real, Shared, Team, threads};
+use super::{Real, Shared, Team, reserve, threads};
 
 /// Below this many multiplications a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 17;
@@ -57,13 +57,57 @@ pub fn product<R: Real>(
     add: bool,
 ) {
     assert!(
-        a.holds(m, k) && b.holds(k, n) && Matrix::rows(&*out, out_stride).holds(m, n),
+        Matrix::rows(&*out, out_stride).holds(m, n),
+        "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
+    );
+    // SAFETY: by the assertion, and `out` is borrowed alone.
+    unsafe {
+        product_at(
+            [m, k, n],
+            a,
+            b,
+            Shared::new(out.as_mut_ptr()),
+            out_stride,
+            add,
+        )
+    };
+}
+
+/// As [`product`], into a new vector `[m, n]`.
+///
+/// # Panics
+///
+/// When a matrix reaches beyond its memory.
+pub fn product_of<R: Real>([m, k, n]: [usize; 3], a: Matrix<'_, R>, b: Matrix<'_, R>) -> Vec<R> {
+    let mut out = reserve(m * n);
+    // SAFETY: there is room for `[m, n]`, all of which the product writes.
+    unsafe {
+        product_at([m, k, n], a, b, Shared::new(out.as_mut_ptr()), n, false);
+        out.set_len(m * n);
+    }
+    out
+}
+
+/// As [`product`]; without `add`, `out` need not be initialised.
+///
+/// # Safety
+///
+/// `out` must be writable for `[m, n]`, rows `out_stride` apart, and nobody else may use it.
+unsafe fn product_at<R: Real>(
+    [m, k, n]: [usize; 3],
+    a: Matrix<'_, R>,
+    b: Matrix<'_, R>,
+    out: Shared<R>,
+    out_stride: usize,
+    add: bool,
+) {
+    assert!(
+        a.holds(m, k) && b.holds(k, n),
         "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
     );
     let strides =
         |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
     let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
-    let out = Shared::new(out.as_mut_ptr());
     let count = match m * k * n < WORTH_SHARING {
         true => 1,
         false => threads(),
@@ -77,8 +121,8 @@ pub fn product<R: Real>(
         if rows.is_empty() || columns.is_empty() {
             return;
         }
-        // SAFETY: the three matrices are inside their slices, and every member writes its own part of
-        // `out`, which is borrowed alone.
+        // SAFETY: the three matrices are inside their memory, and every member writes its own part of
+        // `out`.
         unsafe {
             gemm::gemm(
                 rows.len(),
@@ -128,6 +172,7 @@ mod tests {
         let begin = integers(m * (n + gap), 2);
         let mut out = begin.clone();
         product([m, k, n], a, b, &mut out, n + gap, add);
+        let new = product_of([m, k, n], a, b);
 
         let at = |x: &Matrix<'_, f32>, row: usize, column: usize| {
             x.data[row * x.row_stride + column * x.column_stride]
@@ -142,6 +187,13 @@ mod tests {
                 false => before,
             };
             assert_eq!(found, expected, "row {row}, column {column}");
+            if column < n && !add {
+                assert_eq!(
+                    new[row * n + column],
+                    expected,
+                    "a new one, row {row}, column {column}"
+                );
+            }
         }
     }
 

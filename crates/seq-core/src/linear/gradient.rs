@@ -8,7 +8,7 @@ use burn::tensor::{DType, Element};
 
 use super::ops::LinearOps;
 use crate::autodiff::{Gradient, Maybe, track};
-use crate::cpu::{CpuTensor, Matrix, Real, product};
+use crate::cpu::{CpuTensor, Matrix, Real, product_of};
 
 impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C>
 where
@@ -85,33 +85,23 @@ where
     let rows = gradient.len() / d_output.max(1);
     let dy = Matrix::rows(&gradient, d_output);
     let dx = || {
-        let mut dx = vec![R::ZERO; rows * d_input];
         let elements = weight.elements();
         let matrix = Matrix::rows(&elements, width);
         let matrix = match transposed {
             true => matrix,
             false => matrix.transposed(),
         };
-        let size = [rows, d_output, d_input];
-        product(size, dy, matrix, &mut dx, d_input, false);
+        let dx = product_of([rows, d_output, d_input], dy, matrix);
         FloatTensor::<B>::from_vec(dx, &x.shape())
     };
     let dweight = || {
-        let mut dweight = vec![R::ZERO; d_input * d_output];
         let elements = x.elements();
         let x = Matrix::rows(&elements, d_input);
         let (left, right) = match transposed {
             true => (dy.transposed(), x),
             false => (x.transposed(), dy),
         };
-        product(
-            [height, rows, width],
-            left,
-            right,
-            &mut dweight,
-            width,
-            false,
-        );
+        let dweight = product_of([height, rows, width], left, right);
         FloatTensor::<B>::from_vec(dweight, &weight.shape())
     };
     let dbias = || {

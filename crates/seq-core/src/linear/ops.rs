@@ -5,7 +5,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Element, Tensor};
 
 use crate::autodiff::Maybe;
-use crate::cpu::{CpuTensor, Matrix, Real, product};
+use crate::cpu::{CpuTensor, Matrix, Real, product, product_of};
 
 /// Whether the kernels run on these tensors.
 pub(super) fn has_kernel<const D: usize>(
@@ -101,17 +101,16 @@ where
     let mut shape = x.shape().to_vec();
     *shape.last_mut().expect("an axis") = d_output;
     let rows = shape[..shape.len() - 1].iter().product();
-    let mut y = match bias.elements::<R>() {
-        Some(bias) => bias.repeat(rows),
-        None => vec![R::ZERO; rows * d_output],
+    let size = [rows, d_input, d_output];
+    let x = x.elements();
+    let x = Matrix::rows(&x, d_input);
+    let y = match bias.elements::<R>() {
+        Some(bias) => {
+            let mut y = bias.repeat(rows);
+            product(size, x, matrix, &mut y, d_output, true);
+            y
+        }
+        None => product_of(size, x, matrix),
     };
-    product(
-        [rows, d_input, d_output],
-        Matrix::rows(&x.elements(), d_input),
-        matrix,
-        &mut y,
-        d_output,
-        matches!(bias, Maybe::Some(_)),
-    );
     FloatTensor::<B>::from_vec(y, &shape)
 }

@@ -1,10 +1,10 @@
 use std::ops::Range;
 
-use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd};
+use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch, reserve};
 
 use super::CHUNK;
 use super::forward::{Saved, rows};
-use super::plan::{Blocks, Found, MakeBlocks, Problem, Projected, for_tiles, with_varying};
+use super::plan::{Blocks, Found, MakeBlocks, Problem, Projected, TILE, for_tiles, with_varying};
 
 /// The gradients that come in: of the outputs `[batch, time, d_inner]` and of the last state
 /// `[batch, d_inner, d_state]`.
@@ -57,9 +57,9 @@ pub(crate) fn backward<R: Real>(
     ];
     // The threads may share channels, and do share groups: each has sums of its own.
     let mut sums = sizes.map(|size| Buffer::zeroed(count * size));
-    let mut u = vec![R::ZERO; elements];
-    let mut delta = vec![R::ZERO; elements];
-    let mut z = vec![R::ZERO; if problem.z.is_some() { elements } else { 0 }];
+    let mut u = reserve(elements);
+    let mut delta = reserve(elements);
+    let mut z = reserve(if problem.z.is_some() { elements } else { 0 });
     let mut state = vec![R::ZERO; batch * d_inner * d_state];
     let pass = Pass {
         problem,
@@ -83,6 +83,12 @@ pub(crate) fn backward<R: Real>(
         });
     });
 
+    // SAFETY: the threads have written every step of every channel.
+    unsafe {
+        u.set_len(elements);
+        delta.set_len(elements);
+        z.set_len(if problem.z.is_some() { elements } else { 0 });
+    }
     let joined: Vec<Vec<R>> = sums
         .iter()
         .zip(sizes)
@@ -140,13 +146,13 @@ struct Thread<'a, 'm, R> {
     member: &'a Member<'m>,
 }
 
-/// Memory for one chunk of one block.
+/// Memory for one chunk.
 struct Scratch<R> {
-    /// The states before each step, `[CHUNK, d_state, lanes]`.
+    /// The states before each step of a tile, `[CHUNK, TILE, lanes]`.
     states: Buffer<R>,
-    /// The decays, `[CHUNK, d_state, lanes]`.
+    /// The decays, of the same shape.
     decays: Buffer<R>,
-    /// Gradients of B and C in the lanes of the block, `[CHUNK, d_state, lanes]`.
+    /// Gradients of B and C, summed over the blocks that share them, `[CHUNK, d_state, lanes]`.
     b: Buffer<R>,
     c: Buffer<R>,
 }
@@ -162,8 +168,8 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let blocks = pass.blocks.channels.len();
         let panel = d_state * lanes;
         let mut scratch = Scratch {
-            states: Buffer::zeroed(CHUNK * panel),
-            decays: Buffer::zeroed(CHUNK * panel),
+            states: Buffer::zeroed(CHUNK * TILE * lanes),
+            decays: Buffer::zeroed(CHUNK * TILE * lanes),
             b: Buffer::zeroed(CHUNK * panel),
             c: Buffer::zeroed(CHUNK * panel),
         };
@@ -190,13 +196,22 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                                 before,
                                 gradient.as_mut_ptr(),
                                 &mut scratch,
-                            )
+                            );
+                            // Summing over lanes is dear: once for all blocks of a group.
+                            let at = [row, block];
+                            if pass.blocks.parts(problem, problem.b, block, own.end) {
+                                self.project::<S, B>(s, 1, problem.b, at, steps.clone(), &mut scratch.b);
+                            }
+                            if pass.blocks.parts(problem, problem.c, block, own.end) {
+                                self.project::<S, C>(s, 2, problem.c, at, steps.clone(), &mut scratch.c);
+                            }
                         });
                     }
                 }
             }
             // SAFETY: as above.
             unsafe {
+                self.pad(row, own.clone());
                 pass.blocks
                     .store_states(problem, (row, own), gradients, pass.state);
             }
@@ -209,6 +224,26 @@ impl<R: Real> Thread<'_, '_, R> {
     unsafe fn sums(&self, which: usize) -> *mut R {
         // SAFETY: every thread has its part of the buffer.
         unsafe { self.pass.sums[which].at(self.member.index() * self.pass.sizes[which]) }
+    }
+
+    /// Padding has no gradient.
+    unsafe fn pad(&self, row: usize, own: Range<usize>) {
+        let Pass {
+            problem, blocks, ..
+        } = *self.pass;
+        let outputs = [self.pass.u, self.pass.delta, self.pass.z];
+        let outputs = &outputs[..if problem.z.is_some() { 3 } else { 2 }];
+        for block in own {
+            for step in problem.length(row)..problem.time {
+                for channel in blocks.channels[block].clone() {
+                    let at = (row * problem.time + step) * problem.d_inner + channel;
+                    for output in outputs {
+                        // SAFETY: inside the gradients, and the channel is this thread's own.
+                        unsafe { output.at(at).write(R::ZERO) };
+                    }
+                }
+            }
+        }
     }
 
     /// Walks with one block of channels backwards through at most [`CHUNK`] steps. `gradient` is that of
@@ -239,7 +274,7 @@ impl<R: Real> Thread<'_, '_, R> {
         let c = Found::new(problem.c, &blocks.c, problem, blocks, at);
         let states = scratch.states.as_mut_slice().as_mut_ptr();
         let decays = scratch.decays.as_mut_slice().as_mut_ptr();
-        let (b_lanes, c_lanes) = (
+        let (b_sums, c_sums) = (
             scratch.b.as_mut_slice().as_mut_ptr(),
             scratch.c.as_mut_slice().as_mut_ptr(),
         );
@@ -256,6 +291,20 @@ impl<R: Real> Thread<'_, '_, R> {
             let mut y = [zero; CHUNK];
             let mut d_y = [zero; CHUNK];
             for (i, step) in steps.clone().enumerate() {
+                // Strides of a row are none that the hardware foresees.
+                let next = place(step).wrapping_sub(CHUNK * problem.d_inner);
+                let inputs = [
+                    Some(problem.u),
+                    Some(problem.delta),
+                    problem.z,
+                    pass.incoming.y,
+                ];
+                for input in inputs.into_iter().flatten() {
+                    prefetch(input.as_ptr().wrapping_add(next));
+                }
+                for output in [pass.u, pass.delta, pass.z] {
+                    prefetch(output.address(next));
+                }
                 let u = load(problem.u, step);
                 let mut delta = R::vadd(s, load(problem.delta, step), bias);
                 if problem.delta_softplus {
@@ -274,6 +323,9 @@ impl<R: Real> Thread<'_, '_, R> {
                 }
             }
             let a = blocks.a.as_slice().as_ptr().add(block * panel);
+            let mut d_dt = [zero; CHUNK];
+            let mut d_written = [zero; CHUNK];
+            let a_sums = self.sums(0).add(block * panel);
             for_tiles!(d_state, first, N => {
                 let mut h = [zero; N];
                 let mut rate = [zero; N];
@@ -286,15 +338,45 @@ impl<R: Real> Thread<'_, '_, R> {
                         h = [zero; N];
                     }
                     for n in 0..N {
-                        let place = (i * d_state + first + n) * lanes;
+                        let place = (i * N + n) * lanes;
                         R::store(s, states.add(place), h[n]);
                         let decay = R::exp(s, R::vmul(s, dt[i], rate[n]));
                         R::store(s, decays.add(place), decay);
                         let write = R::vmul(s, written[i], b.get::<S, B>(s, i, first + n));
                         h[n] = R::mul_add(s, decay, h[n], write);
                         y[i] = R::mul_add(s, c.get::<S, C>(s, i, first + n), h[n], y[i]);
-                        R::store(s, c_lanes.add(place), R::vmul(s, d_y[i], h[n]));
+                        let sum = c_sums.add((i * d_state + first + n) * lanes);
+                        R::store(s, sum, R::mul_add(s, d_y[i], h[n], R::load(s, sum)));
                     }
+                }
+
+                let mut d_h = [zero; N];
+                let mut d_rate = [zero; N];
+                for n in 0..N {
+                    d_h[n] = R::load(s, gradient.add((first + n) * lanes));
+                    d_rate[n] = R::load(s, a_sums.add((first + n) * lanes));
+                }
+                for (i, step) in steps.clone().enumerate().rev() {
+                    for n in 0..N {
+                        d_h[n] = R::mul_add(s, d_y[i], c.get::<S, C>(s, i, first + n), d_h[n]);
+                        let sum = b_sums.add((i * d_state + first + n) * lanes);
+                        R::store(s, sum, R::mul_add(s, d_h[n], written[i], R::load(s, sum)));
+                        d_written[i] =
+                            R::mul_add(s, d_h[n], b.get::<S, B>(s, i, first + n), d_written[i]);
+                        let place = (i * N + n) * lanes;
+                        let h = R::load(s, states.add(place));
+                        d_h[n] = R::vmul(s, d_h[n], R::load(s, decays.add(place)));
+                        let through = R::vmul(s, d_h[n], h);
+                        d_rate[n] = R::mul_add(s, through, dt[i], d_rate[n]);
+                        d_dt[i] = R::mul_add(s, through, rate[n], d_dt[i]);
+                    }
+                    if problem.resets(row, step) {
+                        d_h = [zero; N];
+                    }
+                }
+                for n in 0..N {
+                    R::store(s, gradient.add((first + n) * lanes), d_h[n]);
+                    R::store(s, a_sums.add((first + n) * lanes), d_rate[n]);
                 }
             });
 
@@ -313,44 +395,6 @@ impl<R: Real> Thread<'_, '_, R> {
                     R::store_first(s, pass.z.at(place(step)), count, d_z);
                 }
             }
-
-            let mut d_dt = [zero; CHUNK];
-            let mut d_written = [zero; CHUNK];
-            let a_sums = self.sums(0).add(block * panel);
-            for_tiles!(d_state, first, N => {
-                let mut d_h = [zero; N];
-                let mut rate = [zero; N];
-                let mut d_rate = [zero; N];
-                for n in 0..N {
-                    d_h[n] = R::load(s, gradient.add((first + n) * lanes));
-                    rate[n] = R::load(s, a.add((first + n) * lanes));
-                    d_rate[n] = R::load(s, a_sums.add((first + n) * lanes));
-                }
-                for (i, step) in steps.clone().enumerate().rev() {
-                    for n in 0..N {
-                        let place = (i * d_state + first + n) * lanes;
-                        d_h[n] = R::mul_add(s, d_y[i], c.get::<S, C>(s, i, first + n), d_h[n]);
-                        R::store(s, b_lanes.add(place), R::vmul(s, d_h[n], written[i]));
-                        d_written[i] =
-                            R::mul_add(s, d_h[n], b.get::<S, B>(s, i, first + n), d_written[i]);
-                        let h = R::load(s, states.add(place));
-                        let decay = R::load(s, decays.add(place));
-                        d_h[n] = R::vmul(s, d_h[n], decay);
-                        let through = R::vmul(s, d_h[n], h);
-                        d_rate[n] = R::mul_add(s, through, dt[i], d_rate[n]);
-                        d_dt[i] = R::mul_add(s, through, rate[n], d_dt[i]);
-                    }
-                    if problem.resets(row, step) {
-                        d_h = [zero; N];
-                    }
-                }
-                for n in 0..N {
-                    R::store(s, gradient.add((first + n) * lanes), d_h[n]);
-                    R::store(s, a_sums.add((first + n) * lanes), d_rate[n]);
-                }
-            });
-            self.project::<S, B>(s, 1, problem.b, [row, block], steps.clone(), b_lanes);
-            self.project::<S, C>(s, 2, problem.c, [row, block], steps.clone(), c_lanes);
 
             let (d_sums, bias_sums) = (
                 self.sums(3).add(block * lanes),
@@ -376,7 +420,7 @@ impl<R: Real> Thread<'_, '_, R> {
         }
     }
 
-    /// Adds the gradients of B or C, which are in the lanes of a block, to this thread's sums.
+    /// Moves the gradients of B or C, which are in the lanes of blocks, to this thread's sums.
     #[inline(always)]
     unsafe fn project<S: Simd, const VARYING: bool>(
         &self,
@@ -385,18 +429,21 @@ impl<R: Real> Thread<'_, '_, R> {
         projected: Projected<'_, R>,
         [row, block]: [usize; 2],
         steps: Range<usize>,
-        in_lanes: *const R,
+        in_lanes: &mut Buffer<R>,
     ) {
         let Pass {
             problem, blocks, ..
         } = *self.pass;
         let (d_state, lanes) = (problem.d_state, R::lanes::<S>());
+        let in_lanes = in_lanes.as_mut_slice().as_mut_ptr();
         // SAFETY: every address is inside its buffer, and the sums are this thread's own.
         unsafe {
             let sums = self.sums(which);
             for (i, step) in steps.enumerate() {
                 for n in 0..d_state {
-                    let value = R::load(s, in_lanes.add((i * d_state + n) * lanes));
+                    let from = in_lanes.add((i * d_state + n) * lanes);
+                    let value = R::load(s, from);
+                    R::store(s, from, R::splat(s, R::ZERO));
                     if VARYING {
                         let groups = projected.groups.unwrap_or(1);
                         let channel = blocks.channels[block].start;

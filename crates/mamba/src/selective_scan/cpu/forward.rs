@@ -1,7 +1,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, threads};
+use seq_core::cpu::{
+    Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch, reserve, threads,
+};
 
 use super::CHUNK;
 use super::plan::{Blocks, Found, MakeBlocks, Problem, for_tiles, with_varying};
@@ -48,7 +50,7 @@ pub(crate) fn forward<R: Real>(problem: &Problem<'_, R>, keep: bool) -> Outputs<
     // SAFETY: of the chunks that a sequence reaches the threads write all states, and the backward pass
     // reads no others.
     let mut saved = unsafe { Buffer::uninit(if keep { batch * chunks * states } else { 0 }) };
-    let mut y = Vec::with_capacity(batch * time * d_inner);
+    let mut y = reserve(batch * time * d_inner);
     let mut state = vec![R::ZERO; batch * d_inner * d_state];
     let pass = Pass {
         problem,
@@ -201,6 +203,14 @@ impl<R: Real> Thread<'_, '_, R> {
             let mut written = [zero; CHUNK];
             let mut y = [zero; CHUNK];
             for (i, step) in steps.clone().enumerate() {
+                // Strides of a row are none that the hardware foresees.
+                let later = place(step + CHUNK);
+                prefetch(problem.u.as_ptr().wrapping_add(later));
+                prefetch(problem.delta.as_ptr().wrapping_add(later));
+                prefetch(pass.y.address(later));
+                if let Some(z) = problem.z {
+                    prefetch(z.as_ptr().wrapping_add(later));
+                }
                 let u = R::load_first(s, problem.u.as_ptr().add(place(step)), count);
                 let delta = R::load_first(s, problem.delta.as_ptr().add(place(step)), count);
                 let mut delta = R::vadd(s, delta, bias);

@@ -69,6 +69,21 @@ pub(super) struct Blocks<R> {
 }
 
 impl<R: Real> Blocks<R> {
+    /// Whether `block` is the last of those before `end` that share their gradient of B or C.
+    pub fn parts(
+        &self,
+        problem: &Problem<'_, R>,
+        projected: Projected<'_, R>,
+        block: usize,
+        end: usize,
+    ) -> bool {
+        let group =
+            |groups, block: usize| problem.group_at(groups, 0, 0, self.channels[block].start);
+        projected.groups.is_none_or(|groups| {
+            block + 1 == end || group(groups, block) != group(groups, block + 1)
+        })
+    }
+
     /// Values `[d_inner, d_state]` as `[blocks, d_state, lanes]`.
     pub fn pack(&self, values: &[R], d_state: usize) -> Buffer<R> {
         let mut out = Buffer::zeroed(self.channels.len() * d_state * self.lanes);
@@ -274,6 +289,9 @@ macro_rules! with_varying {
     };
 }
 
+/// How many states a tile has at most.
+pub(super) const TILE: usize = 8;
+
 /// Runs `$body` for tiles of states, `$first` on, `$N` a constant.
 macro_rules! for_tiles {
     ($d_state:expr, $first:ident, $N:ident => $body:expr) => {{
@@ -292,7 +310,7 @@ macro_rules! for_tiles {
                     $first += $N;
                 }
                 _ => {
-                    const $N: usize = 8;
+                    const $N: usize = super::plan::TILE;
                     $body;
                     $first += $N;
                 }
