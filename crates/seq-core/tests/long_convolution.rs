@@ -104,7 +104,7 @@ impl Case {
     fn check(&self, device: &Device) {
         let direct = self.direct();
         for (dtype, tolerance) in [(DType::F32, 5e-6), (DType::F64, 1e-13)] {
-            let fused = self.fused(device, dtype, self.sizes[1] % 2 == 0);
+            let fused = self.fused(device, dtype, self.sizes[1].is_multiple_of(2));
             for (part, (found, expected)) in fused.iter().zip(&direct).enumerate() {
                 assert_eq!(found.len(), expected.len());
                 let scale = expected.iter().fold(1.0_f64, |max, x| max.max(x.abs()));
