@@ -1,5 +1,6 @@
 //! The laws of a sequence layer for S4D and the dense system, and what the two say of one another.
 
+use burn::module::Param;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -154,6 +155,26 @@ fn a_stream_is_its_chunks() {
     }
     let fresh = layer.initial_state(1, &device).to_bytes();
     assert_eq!(stream.to_bytes().len(), fresh.len());
+}
+
+/// The bilinear rule at `dt A = -2` leaves nothing of a state.
+#[test]
+fn a_state_that_is_forgotten_at_once_is_no_nan() {
+    let device = seq_ssm::device().autodiff();
+    let mut layer = S4dConfig::new(1)
+        .with_d_state(2)
+        .with_discretisation(Discretisation::Bilinear)
+        .init(&device);
+    layer.log_dt = Param::from_data([0.0], &device);
+    layer.log_a_real = Param::from_data([[2.0f64.ln()]], &device);
+    layer.a_imag = Param::from_data([[0.0]], &device);
+    let x = random([1, 5, 1], 1, (&device, DType::F32)).require_grad();
+    let (y, _) = layer.forward(x.clone(), Some(layer.initial_state(1, &device)));
+    let (expected, _) = layer.reference(x.clone(), None, layer.initial_state(1, &device));
+    assert!(error(y.clone(), expected) < 1e-6);
+    let gradients = y.sum().backward();
+    let gradient = x.grad(&gradients).expect("the gradient of a tracked input");
+    assert!(gradient.is_finite().all().into_scalar::<bool>());
 }
 
 #[test]

@@ -197,7 +197,9 @@ impl S4d {
         let log = match self.discretisation {
             Discretisation::Zoh => a.map(|plane| plane * dt.clone()),
             Discretisation::Bilinear => {
-                Complex::new(grown.clone().abs2().log() * 0.5, grown.im.atan2(grown.re))
+                // Where nothing of a state is left, the logarithm would be infinite.
+                let square = grown.clone().abs2().clamp_min(1e-36);
+                Complex::new(square.log() * 0.5, grown.im.atan2(grown.re))
             }
         };
         System { log, b }
@@ -335,11 +337,11 @@ impl SequenceLayer for S4d {
             "a bidirectional layer needs the whole sequence and has no step"
         );
         self.check_state(&state, batch);
-        let system = self.system(x.dtype());
-        let row = |numbers: Complex<2>| numbers.map(|plane| plane.unsqueeze::<3>());
-        let written = row(system.b).map(|plane| plane * x.clone().unsqueeze_dim(2));
-        let states = row(system.log.exp()) * state.complex() + written;
-        let read = states.clone() * row(planes(self.c.val()));
+        let (system, dtype) = (self.system(self.precise()), x.dtype());
+        let cast = |numbers: Complex<2>| numbers.map(|plane| plane.cast(dtype).unsqueeze::<3>());
+        let written = cast(system.b).map(|plane| plane * x.clone().unsqueeze_dim(2));
+        let states = cast(system.log.exp()) * state.complex() + written;
+        let read = states.clone() * cast(planes(self.c.val()));
         let y = read.re.sum_dim(2).squeeze_dim::<2>(2) * 2.0 + x * self.d.val().unsqueeze();
         (self.mix(y), S4dState::of(states))
     }
