@@ -402,6 +402,10 @@ mod tests {
     fn ours_and_the_reference_agree_to_the_gradients() {
         for backend in BackendName::compiled() {
             let device = backend.device();
+            if !seq_core::is_cpu(&device) {
+                // There, ours is the reference.
+                continue;
+            }
             for kind in [Kind::Infer, Kind::Train] {
                 if let Err(error) = Scan::new(kind, 5, &device).check() {
                     panic!("the scan on {backend}: {error}");
