@@ -6,6 +6,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use seq_core::checkpoint::{Checkpoint, write_safetensors};
 use seq_core::convolution::CausalConv;
 use seq_core::models::Sampler;
+use seq_core::scan::{Decay, LinearScan};
 use seq_core::testing::{Golden, Run};
 use seq_mamba::{
     Mamba, Mamba2, Mamba2Config, MambaConfig, Projection, SelectiveScan, SequenceLayer,
@@ -241,6 +242,29 @@ fn simplified(config: SimplifiedConfig, run: &mut Run) {
     run.output("final_state", state.hidden);
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinearScanConfig {
+    batch: usize,
+    time: usize,
+    features: usize,
+    initial_state: bool,
+}
+
+fn linear_scan(config: LinearScanConfig, run: &mut Run) {
+    let x = run.float("input.x");
+    assert_eq!(x.dims(), [config.batch, config.time, config.features]);
+    let scan = LinearScan {
+        state: config
+            .initial_state
+            .then(|| run.float("input.initial_state")),
+        ..LinearScan::new(Decay::Varying(run.float("input.a")), x)
+    };
+    let (states, last) = scan.run();
+    run.output("h", states);
+    run.output("final_state", last);
+}
+
 /// What the cases' configurations say once more in `hf` is not read.
 #[derive(Deserialize)]
 struct BlockConfig {
@@ -441,6 +465,6 @@ fn golden_cases() {
         .kind("mamba", "simplified", simplified)
         .kind("mamba", "block", block)
         .kind("mamba", "causal_lm", causal_lm)
-        .in_part()
+        .kind("mamba", "linear_scan", linear_scan)
         .check();
 }

@@ -52,6 +52,11 @@ pub trait Gradient<B: Backend, const N: usize, const M: usize>:
     /// What the forward pass keeps beside its inputs.
     type Kept: Debug + Clone + Send + 'static;
 
+    /// Which inputs the backward pass reads. The others are not kept for it, and are absent there.
+    fn needed(&self) -> [bool; N] {
+        [true; N]
+    }
+
     /// The gradients of the inputs, given those of the outputs; an output that the loss does not
     /// depend on has none. `wanted` says which gradients will be used; others may be given in vain.
     fn backward(
@@ -66,8 +71,8 @@ pub trait Gradient<B: Backend, const N: usize, const M: usize>:
 /// Runs `forward` on the inputs, and registers its gradient if one of them is tracked: only then does
 /// it have to return what is to be kept, which its second argument says.
 ///
-/// The inputs are kept by way of Burn's checkpointer, so that gradient checkpointing is honoured. The
-/// first one must be there.
+/// The inputs that the backward pass needs are kept by way of Burn's checkpointer, so that gradient
+/// checkpointing is honoured. The first one must be there.
 ///
 /// A node of Burn's graph has one output. The first output's node holds the gradient of all inputs;
 /// every other output has a node whose only parent is that one, so that it runs before it in the
@@ -101,11 +106,12 @@ where
     let joint = Joint(gradient.clone());
     let (first, rest) = match joint.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let ids = inputs.each_ref().map(|input| prep.checkpoint(input));
+            let needed = gradient.needed();
+            let id = |i: usize| (present[i] && needed[i]).then(|| prep.checkpoint(&inputs[i]));
+            let ids = std::array::from_fn(id);
             let (outputs, kept) = forward(inputs.map(|input| input.into_primitive()), true);
             let state = State {
                 inputs: ids,
-                present,
                 kept: kept.expect("a tracked forward pass keeps what the backward pass needs"),
                 slots: slots.clone(),
                 shape: outputs[0].shape(),
@@ -184,8 +190,8 @@ impl<B: Backend> Debug for Slot<B> {
 /// What the first output's node knows.
 #[derive(Debug, Clone)]
 struct State<B: Backend, K, const N: usize, const M: usize> {
-    inputs: [NodeId; N],
-    present: [bool; N],
+    /// Those that are needed.
+    inputs: [Option<NodeId>; N],
     kept: K,
     slots: [Slot<B>; M],
     shape: Shape,
@@ -209,7 +215,6 @@ where
     ) {
         let State {
             inputs,
-            present,
             kept,
             slots,
             shape,
@@ -218,9 +223,11 @@ where
         let mut outputs = slots.map(|slot| slot.take());
         // Where only other outputs were used, this is the zero that they registered.
         outputs[0] = (first.shape() == shape).then_some(first);
-        let inputs = inputs.map(|id| checkpointer.retrieve_node_output(id));
+        let inputs = inputs.map(|id| match id {
+            Some(id) => Maybe::Some(checkpointer.retrieve_node_output(id)),
+            None => Maybe::None,
+        });
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let inputs = restore(inputs, present);
         let gradients = self.0.backward(inputs, kept, outputs, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {

@@ -249,6 +249,17 @@ impl Member<'_> {
         index * items / count..(index + 1) * items / count
     }
 
+    /// This thread's part of `rows` rows of `items` each: rows, and which of their items.
+    pub fn rows(&self, rows: usize, items: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let share = self.share(rows * items);
+        let items = items.max(1);
+        (share.start / items..share.end.div_ceil(items)).map(move |row| {
+            let first = row * items;
+            let begin = share.start.max(first) - first;
+            (row, begin..share.end.min(first + items) - first)
+        })
+    }
+
     /// Waits until every thread is here. What any of them wrote before, all see afterwards.
     #[inline]
     pub fn wait(&self) {
@@ -324,6 +335,24 @@ mod tests {
                     "{count} {items}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn members_share_rows_once() {
+        for (count, rows, items) in [(1, 3, 4), (2, 3, 5), (3, 1, 7), (5, 2, 2), (2, 4, 0)] {
+            let seen: Vec<AtomicUsize> = (0..rows * items).map(|_| AtomicUsize::new(0)).collect();
+            Team::run(count, |member| {
+                for (row, own) in member.rows(rows, items) {
+                    for item in own {
+                        seen[row * items + item].fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            assert!(
+                seen.iter().all(|n| n.load(Ordering::Relaxed) == 1),
+                "{count} {rows} {items}"
+            );
         }
     }
 

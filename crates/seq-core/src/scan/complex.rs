@@ -196,6 +196,11 @@ impl ComplexScan {
     ///
     /// When the shapes do not fit one another, naming both.
     pub fn run(self) -> (Complex<3>, Complex<2>) {
+        self.check();
+        #[cfg(feature = "cpu-kernels")]
+        if self.has_kernel() {
+            return super::ops::complex(self);
+        }
         self.chunked(CHUNK)
     }
 
@@ -231,6 +236,18 @@ impl ComplexScan {
     pub fn associative(self) -> (Complex<3>, Complex<2>) {
         let [_, time, _] = self.x.dims();
         self.chunked(time.max(1))
+    }
+
+    #[cfg(feature = "cpu-kernels")]
+    fn has_kernel(&self) -> bool {
+        let decay = match &self.decay {
+            ComplexDecay::Constant(decay) => [decay.re.dtype(), decay.im.dtype()],
+            ComplexDecay::Varying(decay) => [decay.re.dtype(), decay.im.dtype()],
+        };
+        let state = self.state.iter();
+        let state = state.flat_map(|state| [state.re.dtype(), state.im.dtype()]);
+        let others = [self.x.im.dtype()].into_iter().chain(decay).chain(state);
+        super::ops::has_kernel(&self.x.re, others)
     }
 
     fn check(&self) {

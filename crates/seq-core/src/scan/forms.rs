@@ -84,7 +84,9 @@ impl<V: Numbers> Scan<V> {
             decay = decay.fill(padding.clone(), 1.0);
             x = x.fill(padding.clone(), 0.0);
         }
-        let since = self.resets.map(|resets| since_reset(&resets, &x));
+        let since = self
+            .resets
+            .map(|resets| since_reset(&resets, self.lengths.as_ref(), &x));
         if let Some(since) = &since {
             decay = decay.fill(wide(since.clone().equal_elem(0)), 0.0);
         }
@@ -190,18 +192,24 @@ fn joined<V: Numbers>(mut pieces: Vec<V>) -> V {
     }
 }
 
-/// How many steps ago the latest reset was, `[batch, time]`; more than there are steps if none was.
-fn since_reset<V: Numbers>(resets: &[Vec<bool>], like: &V) -> Tensor<2, Int> {
+/// How many steps ago the latest reset was, `[batch, time]`; more than there are steps if none was. Those in
+/// the padding are none.
+fn since_reset<V: Numbers>(
+    resets: &[Vec<bool>],
+    lengths: Option<&Lengths>,
+    like: &V,
+) -> Tensor<2, Int> {
     let [batch, time, _] = like.dims();
-    let row = |resets: &Vec<bool>| {
+    let row = |(row, resets): (usize, &Vec<bool>)| {
+        let length = lengths.map_or(time, |lengths| lengths.as_slice()[row]);
         let mut since = time as i64;
-        let step = |&reset: &bool| {
-            since = if reset { 0 } else { since + 1 };
+        let step = |(step, &reset): (usize, &bool)| {
+            since = if reset && step < length { 0 } else { since + 1 };
             since
         };
-        resets.iter().map(step).collect::<Vec<i64>>()
+        resets.iter().enumerate().map(step).collect::<Vec<i64>>()
     };
-    let since: Vec<i64> = resets.iter().flat_map(row).collect();
+    let since: Vec<i64> = resets.iter().enumerate().flat_map(row).collect();
     Tensor::from_data(
         TensorData::new(since, [batch, time]),
         &like.plane().device(),

@@ -15,7 +15,14 @@
 //! [`LinearScan`] is that of real numbers and [`ComplexScan`] that of [`Complex`] ones.
 
 mod complex;
+#[cfg(feature = "cpu-kernels")]
+mod cpu;
 mod forms;
+#[cfg(feature = "cpu-kernels")]
+mod gradient;
+#[cfg(feature = "cpu-kernels")]
+#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
+mod ops;
 
 use burn::tensor::Tensor;
 
@@ -88,6 +95,11 @@ impl LinearScan {
     ///
     /// When the shapes do not fit one another, naming both.
     pub fn run(self) -> (Tensor<3>, Tensor<2>) {
+        self.check();
+        #[cfg(feature = "cpu-kernels")]
+        if self.has_kernel() {
+            return ops::linear(self);
+        }
         self.chunked(CHUNK)
     }
 
@@ -127,6 +139,16 @@ impl LinearScan {
     pub fn associative(self) -> (Tensor<3>, Tensor<2>) {
         let [_, time, _] = self.x.dims();
         self.chunked(time.max(1))
+    }
+
+    #[cfg(feature = "cpu-kernels")]
+    fn has_kernel(&self) -> bool {
+        let decay = match &self.decay {
+            Decay::Constant(decay) => decay.dtype(),
+            Decay::Varying(decay) => decay.dtype(),
+        };
+        let state = self.state.as_ref().map(Tensor::dtype);
+        ops::has_kernel(&self.x, [decay].into_iter().chain(state))
     }
 
     fn check(&self) {
