@@ -14,8 +14,6 @@ use burn::tensor::DType;
 use burn::tensor::{Bool, Tensor, TensorData};
 use seq_core::Lengths;
 
-#[cfg(any(feature = "ndarray", feature = "flex"))]
-pub(crate) use cpu::rows;
 pub(crate) use reference::softplus;
 
 /// The selective scan (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>, algorithm 2), with all that

@@ -130,6 +130,7 @@ impl Case {
 
 /// Of real or of complex numbers.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a test has one at a time")]
 pub enum Scan {
     Real(LinearScan),
     Complex(ComplexScan),

@@ -3,7 +3,7 @@ use std::ops::Range;
 use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch, reserve};
 
 use super::CHUNK;
-use super::forward::{Saved, rows};
+use super::forward::Saved;
 use super::plan::{Blocks, Found, MakeBlocks, Problem, Projected, TILE, for_tiles, with_varying};
 
 /// The gradients that come in: of the outputs `[batch, time, d_inner]` and of the last state
@@ -173,7 +173,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
             b: Buffer::zeroed(CHUNK * panel),
             c: Buffer::zeroed(CHUNK * panel),
         };
-        for (row, own) in rows(member.share(problem.batch * blocks), blocks) {
+        for (row, own) in member.rows(problem.batch, blocks) {
             let mut gradients = Buffer::zeroed(own.len() * panel);
             let gradients = gradients.as_mut_slice();
             if let Some(last) = pass.incoming.state {

@@ -78,20 +78,6 @@ pub(crate) fn forward<R: Real>(problem: &Problem<'_, R>, keep: bool) -> Outputs<
     }
 }
 
-/// The blocks of each row that are in `share`, a part of all blocks of all rows.
-pub(crate) fn rows(
-    share: Range<usize>,
-    blocks: usize,
-) -> impl Iterator<Item = (usize, Range<usize>)> {
-    let first = share.start / blocks.max(1);
-    let last = share.end.div_ceil(blocks.max(1));
-    (first..last).map(move |row| {
-        let begin = share.start.max(row * blocks) - row * blocks;
-        let end = share.end.min((row + 1) * blocks) - row * blocks;
-        (row, begin..end)
-    })
-}
-
 /// A run, as all threads see it.
 struct Pass<'a, R> {
     problem: &'a Problem<'a, R>,
@@ -121,7 +107,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let (d_state, lanes) = (problem.d_state, pass.blocks.lanes);
         let blocks = pass.blocks.channels.len();
         let panel = d_state * lanes;
-        for (row, own) in rows(member.share(problem.batch * blocks), blocks) {
+        for (row, own) in member.rows(problem.batch, blocks) {
             let mut states = Buffer::zeroed(own.len() * panel);
             let states = states.as_mut_slice();
             if let Some(initial) = problem.state {

@@ -6,7 +6,7 @@ mod forward;
 mod plan;
 
 pub(crate) use backward::{Incoming, backward};
-pub(crate) use forward::{Saved, forward, rows};
+pub(crate) use forward::{Saved, forward};
 pub(crate) use plan::{Problem, Projected};
 
 /// Steps of a chunk. The backward pass makes the states inside a chunk again from the one at its

@@ -2,7 +2,6 @@ use seq_core::cpu::{Arch, Buffer, Matrix, Member, Real, Shared, Simd, Team, With
 
 use super::forward::Saved;
 use super::plan::{Decays, Head, Problem, Span, Spans, add_scaled, dot, scaled};
-use crate::selective_scan::rows;
 
 /// The gradients that come in: of the outputs `[batch, time, heads, head_dim]` and of the last state
 /// `[batch, heads, head_dim, d_state]`.
@@ -161,8 +160,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let lanes = R::lanes::<S>();
         let mut scratch = Scratch::new(spans.longest, problem.head_dim, lanes);
         let stride = scratch.decays.stride;
-        let own = member.share(problem.batch * problem.heads);
-        for (row, own) in rows(own, problem.heads) {
+        for (row, own) in member.rows(problem.batch, problem.heads) {
             for span in spans.rows[row].iter().rev() {
                 let (first, len) = (span.steps.start, span.steps.len());
                 for (group, heads) in problem.by_group(own.clone()) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use seq_core::cpu::{Arch, Buffer, Matrix, Member, Real, Shared, Simd, Team, WithSimd, product};
 
 use super::plan::{Decays, Head, Problem, Span, Spans, scaled};
-use crate::selective_scan::rows;
 
 /// What a scan gives.
 pub(crate) struct Outputs<R> {
@@ -98,8 +97,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
             y: Buffer::zeroed(steps * problem.head_dim),
             left: Buffer::zeroed(steps * problem.head_dim),
         };
-        let own = member.share(problem.batch * problem.heads);
-        for (row, own) in rows(own, problem.heads) {
+        for (row, own) in member.rows(problem.batch, problem.heads) {
             for span in &spans.rows[row] {
                 for (group, heads) in problem.by_group(own.clone()) {
                     let len = span.steps.len();

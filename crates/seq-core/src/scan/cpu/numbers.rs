@@ -85,8 +85,8 @@ pub(super) unsafe fn load<R: Real, S: Simd, const N: usize, const P: usize>(
             let Some(first) = planes[p].at(at) else {
                 continue;
             };
-            for n in 0..N {
-                out[p][n] = match N {
+            for (n, register) in out[p].iter_mut().enumerate() {
+                *register = match N {
                     1 => R::load_first(s, first, count),
                     _ => R::load(s, first.add(n * R::lanes::<S>())),
                 };
@@ -109,13 +109,13 @@ pub(super) unsafe fn store<R: Real, S: Simd, const N: usize, const P: usize>(
     values: Numbers<R, S, N, P>,
 ) {
     for p in 0..P {
-        for n in 0..N {
+        for (n, &register) in values[p].iter().enumerate() {
             // SAFETY: inside the plane by the caller's promise.
             unsafe {
                 let to = planes[p].at(at + n * R::lanes::<S>());
                 match N {
-                    1 => R::store_first(s, to, count, values[p][n]),
-                    _ => R::store(s, to, values[p][n]),
+                    1 => R::store_first(s, to, count, register),
+                    _ => R::store(s, to, register),
                 }
             }
         }
