@@ -1,6 +1,6 @@
 use super::numbers::{add, load, mul_conj, store, zeros};
-use super::walk::{Problem, Tile, Walk, room, shared};
-use crate::cpu::{Buffer, Real, Shared, Simd};
+use super::walk::{Problem, Tile, Walk, shared};
+use crate::cpu::{Buffer, Real, Shared, Simd, reserve};
 
 /// What the gradient of the decay is made of.
 pub(in crate::scan) struct Saved<'a, R, const P: usize> {
@@ -33,7 +33,7 @@ pub(in crate::scan) fn backward<R: Real, const P: usize>(
     x_wanted: bool,
 ) -> Gradients<R, P> {
     let (batch, width) = (problem.batch, problem.width);
-    let planes = || std::array::from_fn(|_| room(problem.elements()));
+    let planes = || std::array::from_fn(|_| reserve(problem.elements()));
     let mut x = x_wanted.then(planes);
     let mut decay = (saved.is_some() && problem.varying).then(planes);
     let mut state = incoming.last.map(|last| match last {

@@ -1,6 +1,6 @@
 use super::numbers::{load, mul_add, store};
-use super::walk::{Problem, Tile, Walk, room, shared};
-use crate::cpu::{Real, Shared, Simd};
+use super::walk::{Problem, Tile, Walk, shared};
+use crate::cpu::{Real, Shared, Simd, reserve};
 
 /// What a scan gives.
 pub(in crate::scan) struct Outputs<R, const P: usize> {
@@ -16,7 +16,7 @@ pub(in crate::scan) fn forward<R: Real, const P: usize>(
     x: [&[R]; P],
     state: [Option<&[R]>; P],
 ) -> Outputs<R, P> {
-    let mut states = std::array::from_fn(|_| room(problem.elements()));
+    let mut states = std::array::from_fn(|_| reserve(problem.elements()));
     let mut last = state.map(|state| match state {
         Some(state) => state.to_vec(),
         None => vec![R::ZERO; problem.batch * problem.width],

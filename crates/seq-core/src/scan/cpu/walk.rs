@@ -145,17 +145,6 @@ impl<R: Real, W: Walk<R>, const P: usize> WithSimd for Thread<'_, '_, R, W, P> {
     }
 }
 
-/// Room for `len` elements, which threads are to write; NaN in debug builds, so that one that they leave
-/// out shows.
-pub(super) fn room<R: Real>(len: usize) -> Vec<R> {
-    let mut values = Vec::with_capacity(len);
-    if cfg!(debug_assertions) {
-        values.resize(len, R::from_f64(f64::NAN));
-        values.clear();
-    }
-    values
-}
-
 /// For the threads to write.
 pub(super) fn shared<R: Real, const P: usize>(planes: &mut [Vec<R>; P]) -> [Shared<R>; P] {
     planes
