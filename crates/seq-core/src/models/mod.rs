@@ -10,4 +10,4 @@ pub use classifier::Classifier;
 pub use language::{Generation, LanguageModel, bits_per_char, surprisal};
 pub use sampling::Sampler;
 #[cfg(feature = "train")]
-pub use training::{TextTraining, TrainingFailure};
+pub use training::{TextProgram, TextTraining, TrainingFailure, size};

@@ -22,7 +22,10 @@ use thiserror::Error;
 use super::{LanguageModel, surprisal};
 use crate::SequenceLayer;
 
+mod program;
 mod progress;
+
+pub use program::{TextProgram, size};
 
 /// Trains a [`LanguageModel`] on text with Burn's learner: Adam at a constant rate, gradients
 /// clipped to norm 1, a line with the bits per character after every epoch, a checkpoint in `out`.
