@@ -199,7 +199,7 @@ impl S4d {
             Discretisation::Bilinear => {
                 // Where nothing of a state is left, the logarithm would be infinite.
                 let square = grown.clone().abs2().clamp_min(1e-36);
-                Complex::new(square.log() * 0.5, grown.im.atan2(grown.re))
+                Complex::new(logarithm(square) * 0.5, angle(grown))
             }
         };
         System { log, b }
@@ -283,6 +283,22 @@ impl S4d {
             "the state has shape {found:?}, the layer and a batch of {batch} need {expected:?}"
         );
     }
+}
+
+/// The logarithm, by a step of Newton's from what the device makes of it, which on GPUs is rough.
+fn logarithm(x: Tensor<2>) -> Tensor<2> {
+    let rough = x.clone().detach().log();
+    x * (-rough.clone()).exp() - 1.0 + rough
+}
+
+/// The angles of numbers, in the same way.
+fn angle(z: Complex<2>) -> Tensor<2> {
+    let rough = z.im.clone().detach().atan2(z.re.clone().detach());
+    let (sin, cos) = (rough.clone().sin(), rough.clone().cos());
+    let across = z.im.clone() * cos.clone() - z.re.clone() * sin.clone();
+    let along = z.re * cos + z.im * sin;
+    // Zero has no angle.
+    across / along.clamp_min(1e-18) + rough
 }
 
 /// The real and the imaginary parts of numbers stored side by side.
