@@ -85,7 +85,9 @@ fn error<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
 /// The kernel in f32 beside the sums that define it, in f64.
 #[test]
 fn a_late_value_of_a_kernel_is_right_in_f32() {
-    let device = seq_ssm::device();
+    // The powers are of f64 on CPUs alone.
+    let mut backends = seq_core::testing::recurrent::cpu_backends();
+    let device = backends.next().expect("a CPU backend").device();
     let time = 65_536;
     for initialisation in [S4dInit::Lin, S4dInit::Inv, S4dInit::LegS, S4dInit::Real] {
         let layer = S4dConfig::new(2)
@@ -122,7 +124,7 @@ fn a_late_value_of_a_kernel_is_right_in_f32() {
         } else {
             1e-5
         };
-        assert!(worst < tolerance * largest, "{initialisation:?}: {worst:e}");
+        assert!(worst < 1e-6 * largest, "{initialisation:?}: {worst:e}");
     }
 }
 
