@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::testing::Conformance;
+use seq_core::testing::recurrent::cpu_backends;
 use seq_ssm::{Lengths, S4, S4Config, S4State, SequenceLayer};
 
 fn make(size: usize, device: &Device) -> S4 {
@@ -46,6 +47,15 @@ fn in_f64(s4: S4) -> S4 {
         }
     }
     s4.map(&mut Cast)
+}
+
+/// A device that computes in f64: wgpu stores it alone.
+fn precise() -> Device {
+    let device = seq_ssm::device();
+    match seq_core::is_cpu(&device) {
+        true => device,
+        false => cpu_backends().next().expect("a CPU backend").device(),
+    }
 }
 
 fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f64> {
@@ -160,7 +170,7 @@ impl Feature {
 
 #[test]
 fn the_kernel_is_that_of_the_dense_system_and_of_the_generating_function() {
-    let device = seq_ssm::device().autodiff();
+    let device = precise().autodiff();
     let mut worst = [0.0f64; 2];
     for (d_state, time) in [
         (2, 1),
@@ -208,9 +218,9 @@ proptest! {
         batch in 1usize..4,
         seed in any::<u64>(),
     ) {
-        let device = seq_ssm::device().autodiff();
+        let device = precise().autodiff();
         let s4 = in_f64(make(3, &device));
-        let plain = seq_ssm::device();
+        let plain = precise();
         let x = random([batch, time, 3], seed, &plain);
         let state = random([batch, 3, s4.d_state()], seed ^ 1, &plain);
         let probes = (
@@ -244,17 +254,17 @@ proptest! {
 
 #[test]
 fn single_precision_keeps_to_double() {
-    let device = seq_ssm::device().autodiff();
+    let device = precise().autodiff();
     let (time, steps) = (5000, 1000);
     // Step sizes as a layer begins with: from 0.001 on.
     let single = S4Config::new(8).with_d_state(32).init(&device);
     let double = in_f64(single.clone());
     let error = distance(&numbers(single.kernel(time)), &numbers(double.kernel(time)));
 
-    let x = random([1, steps, 8], 5, &seq_ssm::device());
+    let x = random([1, steps, 8], 5, &precise());
     let (y, _) = double.valid().forward(x.clone(), None);
     let single = single.valid();
-    let mut state = single.initial_state(1, &seq_ssm::device());
+    let mut state = single.initial_state(1, &precise());
     let x = x.cast(DType::F32);
     let mut outputs = Vec::new();
     for t in 0..steps {

@@ -6,6 +6,7 @@ use nalgebra::{Complex, DMatrix};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::testing::Conformance;
+use seq_core::testing::recurrent::cpu_backends;
 use seq_ssm::{Bidirectional, Discretisation, Lengths, Nplr, S5, S5Config, SequenceLayer};
 
 fn check(change: fn(S5Config) -> S5Config) {
@@ -36,6 +37,15 @@ fn bilinear_in_blocks() {
     });
 }
 
+/// A device that computes in f64: wgpu stores it alone.
+fn precise() -> Device {
+    let device = seq_ssm::device();
+    match seq_core::is_cpu(&device) {
+        true => device,
+        false => cpu_backends().next().expect("a CPU backend").device(),
+    }
+}
+
 fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f64> {
     x.into_data().iter::<f64>().collect()
 }
@@ -55,7 +65,7 @@ fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let options = (&seq_ssm::device(), DType::F64);
+    let options = (&precise(), DType::F64);
     Tensor::from_data(TensorData::new(values, shape), options)
 }
 
@@ -71,7 +81,7 @@ fn a_layer_is_the_dense_system_of_real_states() {
     let x = random([1, time, d_model], 1);
     for discretisation in [Discretisation::Zoh, Discretisation::Bilinear] {
         let config = config.clone().with_discretisation(discretisation);
-        let s5 = in_f64(config.init(&seq_ssm::device()));
+        let s5 = in_f64(config.init(&precise()));
         let dt = numbers(s5.log_dt.val())[0].exp();
 
         // Half of the eigenvectors, a block after the other.
@@ -128,7 +138,7 @@ fn a_layer_is_the_dense_system_of_real_states() {
 
 #[test]
 fn sequences_in_one_row_are_what_they_are_alone() {
-    let s5 = in_f64(S5Config::new(4).with_d_state(6).init(&seq_ssm::device()));
+    let s5 = in_f64(S5Config::new(4).with_d_state(6).init(&precise()));
     let x = random([1, 12, 4], 2);
     let begins = [0, 2, 3, 9];
     let resets = (0..12).map(|step| begins.contains(&step)).collect();
@@ -179,7 +189,7 @@ fn a_rate_resamples() {
 
 #[test]
 fn both_ways_each_sequence_of_a_batch_is_itself() {
-    let device = seq_ssm::device();
+    let device = precise();
     let config = S5Config::new(3).with_d_state(4);
     let both = Bidirectional::new(in_f64(config.init(&device)), in_f64(config.init(&device)));
     let x = random([2, 9, 3], 4);
