@@ -306,6 +306,20 @@ fn a_field_that_is_not_honoured_is_named() {
 }
 
 #[test]
+fn a_field_of_a_nested_object_is_named_with_it() {
+    let folder = Folder::new(&mamba());
+    let original = |ssm: Value| {
+        let fields = json!({"d_model": 6, "n_layer": 2, "vocab_size": 11, "ssm_cfg": ssm});
+        fs::write(folder.0.path().join("config.json"), fields.to_string()).unwrap();
+        folder.error()
+    };
+    let error = original(json!({"d_state": "three"}));
+    assert!(error.contains("field `ssm_cfg.d_state`"), "{error}");
+    let error = original(json!({"d_ssm": 4}));
+    assert!(error.ends_with("`ssm_cfg.d_ssm`"), "{error}");
+}
+
+#[test]
 fn infinity_is_read_as_python_writes_it() {
     let folder = Folder::new(&mamba2());
     let file = folder.0.path().join("config.json");

@@ -114,6 +114,8 @@ fn read_parts(folder: &Path, index: &Path) -> Result<Checkpoint, CheckpointError
 #[derive(Debug)]
 pub struct ConfigFile {
     file: PathBuf,
+    /// Where the fields are in the file, the last dot included.
+    prefix: String,
     fields: Map<String, Value>,
 }
 
@@ -132,7 +134,11 @@ impl ConfigFile {
         })?;
         let fields =
             serde_json::from_str(&quote_constants(&text)).map_err(|error| corrupt(&file, error))?;
-        Ok(Self { file, fields })
+        Ok(Self {
+            file,
+            prefix: String::new(),
+            fields,
+        })
     }
 
     /// The object in a field, as a file of its own whose errors name the field too.
@@ -144,6 +150,7 @@ impl ConfigFile {
         let fields: Option<Map<String, Value>> = self.take(field)?;
         Ok(fields.map(|fields| Self {
             file: self.file.clone(),
+            prefix: format!("{}{field}.", self.prefix),
             fields,
         }))
     }
@@ -222,7 +229,9 @@ impl ConfigFile {
             true => Ok(()),
             false => Err(CheckpointError::UnknownFields {
                 file: self.file,
-                fields: self.fields.into_iter().map(|(name, _)| name).collect(),
+                fields: (self.fields.keys())
+                    .map(|name| format!("{}{name}", self.prefix))
+                    .collect(),
             }),
         }
     }
@@ -231,7 +240,7 @@ impl ConfigFile {
     pub fn wrong(&self, field: &str, reason: impl ToString) -> CheckpointError {
         CheckpointError::WrongField {
             file: self.file.clone(),
-            field: field.to_string(),
+            field: format!("{}{field}", self.prefix),
             reason: reason.to_string(),
         }
     }

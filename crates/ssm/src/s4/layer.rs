@@ -4,6 +4,7 @@ use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper};
 
 use super::powers::Powers;
 use super::system::System;
+use crate::unroll::unroll;
 
 /// S4 (Gu et al. 2021, <https://arxiv.org/abs/2111.00396>), made by [`S4Config`](crate::S4Config): for
 /// every feature a linear system whose matrix is diagonal plus of rank 1, discretised by the bilinear
@@ -117,25 +118,8 @@ impl S4 {
         lengths: Option<&Lengths>,
         state: S4State,
     ) -> (Tensor<3>, S4State) {
-        let [_, time, _] = x.dims();
         self.check(x.dims(), lengths, Some(&state));
-        let clear = |x: Tensor<3>| match lengths {
-            Some(lengths) => lengths.clear(x),
-            None => x,
-        };
-        let x = clear(x);
-        let real = lengths.map(|lengths| lengths.mask(time, &x.device()));
-        let (mut state, mut outputs) = (state, Vec::with_capacity(time));
-        for t in 0..time {
-            let x = x.clone().narrow(1, t, 1).squeeze_dim(1);
-            let (y, next) = self.step(x, state.clone());
-            state = match &real {
-                Some(real) => S4State::choose(real.clone().narrow(1, t, 1), next, state),
-                None => next,
-            };
-            outputs.push(y.unsqueeze_dim(1));
-        }
-        (clear(Tensor::cat(outputs, 1)), state)
+        unroll(self, x, lengths, state)
     }
 
     fn powers(&self, time: usize) -> Powers {

@@ -1,6 +1,7 @@
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor};
+use seq_core::convolution::two_sided_convolution;
 use seq_core::recurrent::Activation;
 use seq_core::scan::Complex;
 use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, linear};
@@ -9,6 +10,7 @@ use super::modes::Modes;
 use crate::Discretisation;
 use crate::block::gelu;
 use crate::convolution::convolve;
+use crate::unroll::unroll;
 
 /// S4D (Gu et al. 2022, <https://arxiv.org/abs/2206.11893>), made by [`S4dConfig`](crate::S4dConfig): for
 /// every feature a linear system whose matrix is diagonal, discretised by the zero-order hold or the
@@ -159,25 +161,8 @@ impl S4d {
         lengths: Option<&Lengths>,
         state: S4dState,
     ) -> (Tensor<3>, S4dState) {
-        let [_, time, _] = x.dims();
         self.check(x.dims(), lengths, Some(&state));
-        let clear = |x: Tensor<3>| match lengths {
-            Some(lengths) => lengths.clear(x),
-            None => x,
-        };
-        let x = clear(x);
-        let real = lengths.map(|lengths| lengths.mask(time, &x.device()));
-        let (mut state, mut outputs) = (state, Vec::with_capacity(time));
-        for t in 0..time {
-            let x = x.clone().narrow(1, t, 1).squeeze_dim(1);
-            let (y, next) = self.step(x, state.clone());
-            state = match &real {
-                Some(real) => S4dState::choose(real.clone().narrow(1, t, 1), next, state),
-                None => next,
-            };
-            outputs.push(y.unsqueeze_dim(1));
-        }
-        (clear(Tensor::cat(outputs, 1)), state)
+        unroll(self, x, lengths, state)
     }
 
     /// The most precise type that the device is known to compute in.
@@ -234,15 +219,15 @@ impl S4d {
         let dtype = x.dtype();
         let (system, modes) = self.prepare(time);
         let cast = |numbers: Complex<2>| numbers.map(|plane| plane.cast(dtype).unsqueeze::<3>());
-        let mut y = convolve(x.clone(), modes.kernel(self.read(&self.c, &system)));
-        y = y + x.clone() * self.d.val().unsqueeze();
-        if let Some(c) = &self.c_backward {
-            let kernel = modes.kernel(self.read(c, &system));
-            // Each step gets what the one after it would from there on.
-            let later = convolve(x.clone().flip([1]), kernel).flip([1]);
-            let none = Tensor::zeros_like(&later.clone().narrow(1, 0, 1));
-            y = y + Tensor::cat(vec![later, none], 1).narrow(1, 1, time);
-        }
+        let kernel = modes.kernel(self.read(&self.c, &system));
+        let convolved = match &self.c_backward {
+            Some(c) => {
+                let ahead = modes.kernel(self.read(c, &system));
+                two_sided_convolution(x.clone(), kernel, ahead)
+            }
+            None => convolve(x.clone(), kernel),
+        };
+        let mut y = convolved + x.clone() * self.d.val().unsqueeze();
         let mut states = modes.collect(x, lengths) * cast(system.b.clone());
         if let Some(state) = state {
             let state = state.complex();
