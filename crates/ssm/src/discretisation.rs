@@ -21,7 +21,8 @@ pub enum Discretisation {
 }
 
 impl Discretisation {
-    /// Of a diagonal A: the diagonal of Ad, and what B is multiplied with.
+    /// Of a diagonal A: the diagonal of `Ad - I`, which near zero says more than Ad rounded does, and what B
+    /// is multiplied with.
     pub(crate) fn diagonal<const D: usize>(
         self,
         a: Complex<D>,
@@ -29,16 +30,14 @@ impl Discretisation {
     ) -> (Complex<D>, Complex<D>) {
         match self {
             Self::Zoh => {
-                let step = a.clone().map(|plane| plane * dt.clone());
-                let grown = step.clone().exp();
-                (grown, exp_m1(step) * a.recip())
+                let change = exp_m1(a.clone().map(|plane| plane * dt.clone()));
+                (change.clone(), change * a.recip())
             }
             Self::Bilinear => {
-                let half = a.map(|plane| plane * dt.clone() * 0.5);
+                let half = a.clone().map(|plane| plane * dt.clone() * 0.5);
                 let one = Complex::from_real(half.re.ones_like());
-                let inverse = (one.clone() - half.clone()).recip();
-                let scale = inverse.clone().map(|plane| plane * dt.clone());
-                (inverse * (one + half), scale)
+                let scale = (one - half).recip().map(|plane| plane * dt.clone());
+                (scale.clone() * a, scale)
             }
         }
     }

@@ -103,7 +103,9 @@ impl S4dState {
 struct System {
     /// The logarithm of Ad, `[d_model, pairs]`.
     log: Complex<2>,
-    /// `[d_model, pairs]`
+    /// Ad - 1, `[d_model, pairs]`: of a slow state, Ad itself rounded to `f32` says little of how fast.
+    change: Complex<2>,
+    /// Bd, `[d_model, pairs]`.
     b: Complex<2>,
 }
 
@@ -178,16 +180,17 @@ impl S4d {
         let dt = self.log_dt.val().cast(dtype).exp() * self.rate;
         let dt = dt.unsqueeze_dim::<2>(1);
         let a = self.a().map(|plane| plane.cast(dtype));
-        let (grown, b) = self.discretisation.diagonal(a.clone(), dt.clone());
+        let (change, b) = self.discretisation.diagonal(a.clone(), dt.clone());
         let log = match self.discretisation {
             Discretisation::Zoh => a.map(|plane| plane * dt.clone()),
             Discretisation::Bilinear => {
+                let grown = Complex::new(change.re.clone() + 1.0, change.im.clone());
                 // Where nothing of a state is left, the logarithm would be infinite.
                 let square = grown.clone().abs2().clamp_min(1e-36);
                 Complex::new(logarithm(square) * 0.5, angle(grown))
             }
         };
-        System { log, b }
+        System { log, change, b }
     }
 
     fn prepare(&self, time: usize) -> (System, Modes) {
@@ -341,7 +344,8 @@ impl SequenceLayer for S4d {
         let (system, dtype) = (self.system(self.precise()), x.dtype());
         let cast = |numbers: Complex<2>| numbers.map(|plane| plane.cast(dtype).unsqueeze::<3>());
         let written = cast(system.b).map(|plane| plane * x.clone().unsqueeze_dim(2));
-        let states = cast(system.log.exp()) * state.complex() + written;
+        let state = state.complex();
+        let states = state.clone() + cast(system.change) * state + written;
         let read = states.clone() * cast(planes(self.c.val()));
         let y = read.re.sum_dim(2).squeeze_dim::<2>(2) * 2.0 + x * self.d.val().unsqueeze();
         (self.mix(y), S4dState::of(states))

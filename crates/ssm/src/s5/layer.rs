@@ -172,7 +172,8 @@ impl S5 {
     fn discretised(&self) -> (Complex<1>, Complex<2>) {
         let dt = self.log_dt.val().exp() * self.rate;
         let a = Complex::new(-self.log_a_real.val().exp(), self.a_imag.val());
-        let (decay, scale) = self.discretisation.diagonal(a, dt);
+        let (change, scale) = self.discretisation.diagonal(a, dt);
+        let decay = Complex::new(change.re + 1.0, change.im);
         let scale = scale.map(|plane| plane.unsqueeze_dim::<2>(1));
         (decay, scale * planes(self.b.val()))
     }
