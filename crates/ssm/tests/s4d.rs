@@ -139,6 +139,8 @@ fn long_sequences_are_their_steps() {
 #[test]
 fn a_stream_is_its_chunks() {
     let device = seq_ssm::device();
+    let on_cpu = seq_core::is_cpu(&device);
+    device.seed(7);
     let layer = S4dConfig::new(2).with_d_state(4).init(&device);
     let mut stream = layer.initial_state(1, &device);
     let mut chunked = stream.clone();
@@ -152,8 +154,9 @@ fn a_stream_is_its_chunks() {
             stream = next;
             steps.push(y.unsqueeze_dim::<3>(1));
         }
-        // Measured: 2e-7.
-        assert!(error(Tensor::cat(steps, 1), y) < 2e-6);
+        // Measured: 2e-7 on CPUs, and 1e-6 on a GPU, whose powers come of rough exponentials.
+        let tolerance = if on_cpu { 1e-6 } else { 1e-5 };
+        assert!(error(Tensor::cat(steps, 1), y) < tolerance);
     }
     let fresh = layer.initial_state(1, &device).to_bytes();
     assert_eq!(stream.to_bytes().len(), fresh.len());
