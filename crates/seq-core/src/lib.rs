@@ -19,6 +19,7 @@ pub mod scan;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod unroll;
 
 pub use config::ConfigError;
 #[cfg(feature = "cpu-kernels")]
@@ -28,3 +29,4 @@ pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;
 pub use linear::{linear, linear_transposed};
 pub use state::{SequenceState, StateError, StateMapper, StateRecord};
+pub use unroll::unroll;

@@ -1,7 +1,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use seq_core::cpu::{Arch, Buffer, Matrix, Member, Real, Shared, Simd, Team, WithSimd, product};
+use seq_core::cpu::{
+    Arch, Buffer, Matrix, Member, Real, Shared, Simd, Team, WithSimd, product, reserve,
+};
 
 use super::plan::{Decays, Head, Problem, Span, Spans, scaled};
 
@@ -25,7 +27,7 @@ pub(crate) fn forward<R: Real>(problem: &Problem<'_, R>, keep: bool) -> Outputs<
     let elements = problem.batch * problem.time * problem.heads * problem.head_dim;
     // SAFETY: the threads write the state before every span that has one, and no others are read.
     let mut saved = unsafe { Buffer::uninit(if keep { spans.carried * states } else { 0 }) };
-    let mut y = Vec::with_capacity(elements);
+    let mut y = reserve(elements);
     let mut state = match problem.state {
         Some(state) => state.to_vec(),
         None => vec![R::ZERO; problem.batch * states],

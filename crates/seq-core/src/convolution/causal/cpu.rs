@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, threads};
+use crate::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, reserve, threads};
 
 /// Below this many taps a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 14;
@@ -121,7 +121,7 @@ impl<R: Real> Problem<'_, R> {
 pub(super) fn forward<R: Real>(problem: &Problem<'_, R>) -> (Vec<R>, Vec<R>) {
     let (width, kept) = (problem.width, problem.kept());
     let states = problem.state_rows();
-    let mut y = Vec::with_capacity(problem.x.len());
+    let mut y = reserve(problem.x.len());
     let pass = Forward {
         problem,
         inputs: Inputs {

@@ -1,7 +1,7 @@
 use super::Problem;
 use super::channels::{load, load_kernel, store, store_kernel};
 use super::plan::{Plan, Signals, Transformed};
-use crate::cpu::{Arch, Member, Shared, Simd, Team, WithSimd};
+use crate::cpu::{Arch, Member, Shared, Simd, Team, WithSimd, reserve};
 
 /// The gradients of the inputs, those that were asked for.
 pub(in super::super) struct Gradients<R> {
@@ -18,10 +18,10 @@ pub(in super::super) fn backward<R: Transformed>(
     [x_wanted, kernels_wanted]: [bool; 2],
 ) -> Gradients<R> {
     let plan = &*Plan::of(problem.time);
-    let mut x = Vec::with_capacity(if x_wanted { y.len() } else { 0 });
+    let mut x = reserve(if x_wanted { y.len() } else { 0 });
     let length = |kernel: &[R]| if kernels_wanted { kernel.len() } else { 0 };
     let ahead = problem.ahead.unwrap_or_default();
-    let mut kernels = [problem.kernel, ahead].map(|kernel| Vec::with_capacity(length(kernel)));
+    let mut kernels = [problem.kernel, ahead].map(|kernel| reserve(length(kernel)));
     let pass = Pass {
         problem,
         plan,

@@ -1,12 +1,12 @@
 use super::Problem;
 use super::channels::{load, load_kernel, store};
 use super::plan::{Plan, Signals, Transformed};
-use crate::cpu::{Arch, Member, Shared, Simd, Team, WithSimd};
+use crate::cpu::{Arch, Member, Shared, Simd, Team, WithSimd, reserve};
 
 /// The outputs `[batch, time, width]`.
 pub(in super::super) fn forward<R: Transformed>(problem: &Problem<'_, R>) -> Vec<R> {
     let plan = &*Plan::of(problem.time);
-    let mut y = Vec::with_capacity(problem.x.len());
+    let mut y = reserve(problem.x.len());
     let shared = Shared::new(y.as_mut_ptr());
     let arch = Arch::new();
     Team::run(problem.threads(), |member| {
