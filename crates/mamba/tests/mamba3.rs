@@ -89,7 +89,7 @@ fn sequences_in_one_row_are_what_they_are_alone() {
 fn a_long_stream_is_its_chunks() {
     let device = seq_mamba::device();
     let mamba = small().with_chunk_size(64).init(&device);
-    let (chunk, chunks) = (1000, 10);
+    let (chunk, chunks) = (500, 3);
     let mut generator = StdRng::seed_from_u64(5);
     let mut stream = mamba.initial_state(1, &device);
     let mut chunked = stream.clone();

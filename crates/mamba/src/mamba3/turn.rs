@@ -84,3 +84,36 @@ impl Rotation {
         Tensor::cat(parts, 3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::{PI, TAU};
+
+    use burn::tensor::{Tensor, TensorData};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::sums;
+
+    /// All turn the same way, and in f32 a plain sum of so many would be known to 0.01 at best.
+    #[test]
+    fn sums_of_many_angles_lose_nothing() {
+        let time = 100_000;
+        let mut generator = StdRng::seed_from_u64(1);
+        let angles: Vec<f32> = (0..time)
+            .map(|_| generator.random_range(0.0..PI as f32))
+            .collect();
+        let x = TensorData::new(angles.clone(), [1, time, 1]);
+        let found = sums(Tensor::<3>::from_data(x, &crate::device())).into_data();
+        let mut sum = 0.0;
+        let mut worst = 0.0f64;
+        for (found, angle) in found.iter::<f64>().zip(angles) {
+            sum += f64::from(angle);
+            let difference = found - sum;
+            worst = worst.max((difference - TAU * (difference / TAU).round()).abs());
+            assert!(found.abs() < PI + 1e-3);
+        }
+        println!("{worst:.1e}");
+        assert!(worst < 1e-3, "{worst:.1e}");
+    }
+}
