@@ -88,7 +88,7 @@ impl Mamba3Config {
     /// ```
     /// use seq_mamba::Mamba3Config;
     ///
-    /// let error = Mamba3Config::new(8).with_rope_fraction(2.0).validate().unwrap_err();
+    /// let error = Mamba3Config::new(32).with_rope_fraction(2.0).validate().unwrap_err();
     /// assert_eq!(error.to_string(), "rope_fraction must be above 0, at most 1, is 2");
     /// ```
     pub fn validate(&self) -> Result<(), ConfigError> {
