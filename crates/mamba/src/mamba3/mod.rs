@@ -2,6 +2,7 @@
 
 mod config;
 mod layer;
+mod steps;
 mod turn;
 
 pub use config::Mamba3Config;
