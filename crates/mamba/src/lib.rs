@@ -5,6 +5,7 @@ mod gated_norm;
 mod lm;
 mod mamba;
 mod mamba2;
+mod mamba3;
 mod mixer;
 mod selective_scan;
 mod simplified;
@@ -17,6 +18,7 @@ pub use lm::{
 };
 pub use mamba::{DtInit, Mamba, MambaConfig, MambaState};
 pub use mamba2::{Mamba2, Mamba2Config, Mamba2State};
+pub use mamba3::{Mamba3, Mamba3Config, Mamba3State};
 pub(crate) use selective_scan::softplus;
 pub use selective_scan::{Projection, SelectiveScan};
 pub use seq_core::checkpoint::CheckpointError;

@@ -14,6 +14,9 @@ use seq_mamba::{
 };
 use serde::Deserialize;
 
+#[path = "golden/mamba3.rs"]
+mod mamba3;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScanConfig {
@@ -465,6 +468,7 @@ fn golden_cases() {
         .kind("mamba", "simplified", simplified)
         .kind("mamba", "block", block)
         .kind("mamba", "causal_lm", causal_lm)
+        .kind("mamba", "mamba3", mamba3::case)
         .kind("mamba", "linear_scan", linear_scan)
         .check();
 }

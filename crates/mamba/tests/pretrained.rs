@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use seq_core::checkpoint::{Checkpoint, write_safetensors};
 use seq_core::models::Sampler;
 use seq_mamba::{
-    CheckpointError, Mamba2Config, MambaConfig, MambaLm, MambaLmConfig, MixerConfig,
-    load_pretrained, save_pretrained,
+    CheckpointError, Mamba2Config, Mamba3, Mamba3Config, MambaConfig, MambaLm, MambaLmConfig,
+    Mixer, MixerConfig, load_pretrained, save_pretrained,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -262,6 +263,80 @@ fn the_original_format() {
             [original, model].map(|model| last_logits(&model, &[3, 1], &device));
         assert_eq!(found, expected);
     }
+}
+
+/// The names and shapes of the reference code's parameters.
+fn weights_of_mamba3(layer: &Mamba3) -> Vec<(&'static str, TensorData)> {
+    let vector = |x: &Param<Tensor<1>>| x.val().into_data();
+    let head = |x: &Param<Tensor<2>>| x.val().unsqueeze_dim::<3>(1).into_data();
+    let turned = |x: &Param<Tensor<2>>| x.val().transpose().into_data();
+    let norm = layer.norm_weight.as_ref().expect("a norm");
+    vec![
+        ("in_proj.weight", turned(&layer.in_proj.weight)),
+        ("dt_bias", vector(&layer.dt_bias)),
+        ("B_bias", head(&layer.b_bias)),
+        ("C_bias", head(&layer.c_bias)),
+        ("B_norm.weight", vector(&layer.b_norm_weight)),
+        ("C_norm.weight", vector(&layer.c_norm_weight)),
+        ("D", vector(&layer.d)),
+        ("norm.weight", vector(norm)),
+        ("out_proj.weight", turned(&layer.out_proj.weight)),
+    ]
+}
+
+#[test]
+fn the_original_format_of_mamba3() {
+    let device = seq_mamba::device();
+    let mixer = Mamba3Config::new(6)
+        .with_d_state(4)
+        .with_head_dim(3)
+        .with_n_groups(2)
+        .with_out_proj_norm(true)
+        .with_rope_fraction(1.0);
+    let config = MambaLmConfig::new(16, 1, mixer.into());
+    let model = config.init(&device);
+    let block = &model.layer.layers[0];
+    let Mixer::Mamba3(layer) = &block.layer else {
+        panic!("a layer of another kind")
+    };
+    let mut weights: Vec<(String, TensorData)> = weights_of_mamba3(layer)
+        .into_iter()
+        .map(|(name, data)| (format!("backbone.layers.0.mixer.{name}"), data))
+        .collect();
+    let ones = TensorData::from([1.0f32; 6]);
+    weights.extend([
+        ("backbone.layers.0.norm.weight".to_string(), ones.clone()),
+        ("backbone.norm_f.weight".to_string(), ones),
+        (
+            "backbone.embedding.weight".to_string(),
+            model.embedding.weight.val().into_data(),
+        ),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    write_safetensors(folder.path().join("model.safetensors"), weights).unwrap();
+    let load = |is_mimo: bool| {
+        let fields = json!({
+            "d_model": 6, "n_layer": 1, "vocab_size": 16, "ssm_cfg": {
+                "layer": "Mamba3", "d_state": 4, "headdim": 3, "ngroups": 2, "rope_fraction": 1.0,
+                "is_outproj_norm": true, "is_mimo": is_mimo,
+            },
+        });
+        fs::write(folder.path().join("config.json"), fields.to_string()).unwrap();
+        load_pretrained(folder.path(), &device)
+    };
+    let (loaded, read) = load(false).unwrap_or_else(|error| panic!("{error}"));
+    let [found, expected] =
+        [&loaded, &model].map(|model| last_logits(model, &[1, 5, 9, 2], &device));
+    assert_eq!(found, expected);
+    let [found, expected] = [loaded, model].map(|model| {
+        let written = model.generate(&[3, 1], Sampler::greedy()).take(5);
+        written.collect::<Vec<u32>>()
+    });
+    assert_eq!(found, expected);
+    let error = load(true).unwrap_err().to_string();
+    assert!(error.contains("`ssm_cfg.is_mimo`"), "{error}");
+    let error = save_pretrained(&config.init(&device), &read, folder.path()).unwrap_err();
+    assert!(error.to_string().contains("`mixer`"), "{error}");
 }
 
 #[test]

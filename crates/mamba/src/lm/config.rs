@@ -6,7 +6,7 @@ use seq_core::blocks::{Residual, Stack};
 use seq_core::models::LanguageModel;
 
 use super::layer::{MambaLm, Mixer};
-use crate::{Mamba2Config, MambaConfig};
+use crate::{Mamba2Config, Mamba3Config, MambaConfig};
 
 /// Configuration of a [`MambaLm`], made with [`init`](MambaLmConfig::init).
 ///
@@ -42,6 +42,8 @@ pub enum MixerConfig {
     Mamba(MambaConfig),
     /// Of [`Mamba2`](crate::Mamba2).
     Mamba2(Mamba2Config),
+    /// Of [`Mamba3`](crate::Mamba3).
+    Mamba3(Mamba3Config),
 }
 
 impl From<MambaConfig> for MixerConfig {
@@ -56,12 +58,19 @@ impl From<Mamba2Config> for MixerConfig {
     }
 }
 
+impl From<Mamba3Config> for MixerConfig {
+    fn from(config: Mamba3Config) -> Self {
+        Self::Mamba3(config)
+    }
+}
+
 impl MixerConfig {
     /// The width of the model.
     pub fn d_model(&self) -> usize {
         match self {
             Self::Mamba(config) => config.d_model,
             Self::Mamba2(config) => config.d_model,
+            Self::Mamba3(config) => config.d_model,
         }
     }
 
@@ -69,6 +78,7 @@ impl MixerConfig {
         match self {
             Self::Mamba(config) => Mixer::Mamba(config.init(device)),
             Self::Mamba2(config) => Mixer::Mamba2(config.init(device)),
+            Self::Mamba3(config) => Mixer::Mamba3(config.init(device)),
         }
     }
 }
@@ -96,6 +106,7 @@ impl MambaLmConfig {
         match &self.mixer {
             MixerConfig::Mamba(config) => config.validate(),
             MixerConfig::Mamba2(config) => config.validate(),
+            MixerConfig::Mamba3(config) => config.validate(),
         }
     }
 

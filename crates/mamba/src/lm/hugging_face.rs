@@ -4,7 +4,7 @@ use seq_core::checkpoint::{CheckpointError, ConfigFile};
 use serde_json::{Value, json};
 
 use super::{MambaLmConfig, MixerConfig};
-use crate::{DtInit, Mamba2Config, MambaConfig};
+use crate::{DtInit, Mamba2Config, Mamba3Config, MambaConfig};
 
 /// What makes no difference to what a model computes.
 const OF_NO_EFFECT: &[&str] = &[
@@ -137,15 +137,15 @@ fn mamba2(file: &mut ConfigFile) -> Result<MambaLmConfig, CheckpointError> {
         .with_dt_limit(file.take_bounds("time_step_limit")?)
         .with_bias(file.take("use_bias")?.unwrap_or(false))
         .with_conv_bias(file.take("use_conv_bias")?.unwrap_or(true));
-    let config = chunked(file, config)?;
+    check_chunks(file)?;
     Ok(model(file, config.into(), false)?.with_norm_eps(eps))
 }
 
 /// The chunks of a file are for GPUs, but have to make sense.
-fn chunked(file: &mut ConfigFile, config: Mamba2Config) -> Result<Mamba2Config, CheckpointError> {
+fn check_chunks(file: &mut ConfigFile) -> Result<(), CheckpointError> {
     match file.take::<usize>("chunk_size")? {
         Some(0) => Err(file.wrong("chunk_size", "it is 0")),
-        _ => Ok(config),
+        _ => Ok(()),
     }
 }
 
@@ -168,8 +168,9 @@ fn original(file: &mut ConfigFile) -> Result<MambaLmConfig, CheckpointError> {
             let mixer = match ssm.take::<String>("layer")?.as_deref() {
                 None | Some("Mamba1") => original_mamba(d_model, &mut ssm)?.into(),
                 Some("Mamba2") => original_mamba2(d_model, &mut ssm)?.into(),
+                Some("Mamba3") => original_mamba3(d_model, &mut ssm)?.into(),
                 Some(other) => {
-                    let reason = format!("it is `{other}`, known are Mamba1 and Mamba2");
+                    let reason = format!("it is `{other}`, known are Mamba1, Mamba2 and Mamba3");
                     return Err(ssm.wrong("layer", reason));
                 }
             };
@@ -200,6 +201,7 @@ fn original_mamba(d_model: usize, ssm: &mut ConfigFile) -> Result<MambaConfig, C
 fn original_mamba2(d_model: usize, ssm: &mut ConfigFile) -> Result<Mamba2Config, CheckpointError> {
     ssm.discard(&["use_mem_eff_path"]);
     let range = ssm.take_bounds("A_init_range")?;
+    check_chunks(ssm)?;
     let config = Mamba2Config::new(d_model)
         .with_d_state(ssm.take("d_state")?.unwrap_or(128))
         .with_d_conv(ssm.take("d_conv")?.unwrap_or(4))
@@ -217,7 +219,25 @@ fn original_mamba2(d_model: usize, ssm: &mut ConfigFile) -> Result<Mamba2Config,
         .with_bias(ssm.take("bias")?.unwrap_or(false))
         .with_conv_bias(ssm.take("conv_bias")?.unwrap_or(true))
         .with_conv_init(ssm.take("conv_init")?);
-    chunked(ssm, config)
+    Ok(config)
+}
+
+fn original_mamba3(d_model: usize, ssm: &mut ConfigFile) -> Result<Mamba3Config, CheckpointError> {
+    ssm.expect("is_mimo", &[json!(false)])?;
+    // Of the variant that is not here.
+    ssm.discard(&["mimo_rank", "fuse_pregate_headwise_norm"]);
+    check_chunks(ssm)?;
+    Ok(Mamba3Config::new(d_model)
+        .with_d_state(ssm.take("d_state")?.unwrap_or(128))
+        .with_expand(ssm.take("expand")?.unwrap_or(2))
+        .with_head_dim(ssm.take("headdim")?.unwrap_or(64))
+        .with_n_groups(ssm.take("ngroups")?.unwrap_or(1))
+        .with_rope_fraction(ssm.take("rope_fraction")?.unwrap_or(0.5))
+        .with_dt_min(ssm.take("dt_min")?.unwrap_or(0.001))
+        .with_dt_max(ssm.take("dt_max")?.unwrap_or(0.1))
+        .with_dt_init_floor(ssm.take("dt_init_floor")?.unwrap_or(1e-4))
+        .with_a_floor(ssm.take("A_floor")?.unwrap_or(1e-4))
+        .with_out_proj_norm(ssm.take("is_outproj_norm")?.unwrap_or(false)))
 }
 
 /// What [`read`] reads again, as Hugging Face's classes have it; or the option that they have not.
@@ -231,6 +251,7 @@ pub(super) fn write(config: &MambaLmConfig) -> Result<Value, &'static str> {
         MixerConfig::Mamba2(mixer) if mixer.norm_groups.is_some_and(|n| n != mixer.n_groups) => {
             return Err("norm_groups");
         }
+        MixerConfig::Mamba3(_) => return Err("mixer"),
         _ => {}
     }
     let mut fields = json!({
@@ -273,6 +294,7 @@ pub(super) fn write(config: &MambaLmConfig) -> Result<Value, &'static str> {
             "use_bias": mixer.bias,
             "use_conv_bias": mixer.conv_bias,
         }),
+        MixerConfig::Mamba3(_) => json!({}),
     };
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {
         fields.extend(more.into_iter().filter(|(_, value)| !value.is_null()));

@@ -4,9 +4,9 @@ use seq_core::blocks::{Residual, Stack};
 use seq_core::models::LanguageModel;
 use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper};
 
-use crate::{Mamba, Mamba2, Mamba2State, MambaState};
+use crate::{Mamba, Mamba2, Mamba2State, Mamba3, Mamba3State, MambaState};
 
-/// A language model of Mamba or Mamba-2 layers (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>): an
+/// A language model of Mamba, Mamba-2 or Mamba-3 layers (Gu and Dao 2023, <https://arxiv.org/abs/2312.00752>): an
 /// embedding, residual blocks each with a root mean square norm before its layer, a last norm, and a head
 /// or the embedding in its place. Made by [`MambaLmConfig`](crate::MambaLmConfig) or
 /// [`load_pretrained`](crate::load_pretrained).
@@ -30,7 +30,7 @@ use crate::{Mamba, Mamba2, Mamba2State, MambaState};
 /// ```
 pub type MambaLm = LanguageModel<Stack<Residual<Mixer>>>;
 
-/// The layer of a block: of either kind, so that one model may have both.
+/// The layer of a block: of any kind, so that one model may have both.
 ///
 /// The example is at [`MambaLm`].
 #[derive(Module, Debug)]
@@ -39,15 +39,23 @@ pub enum Mixer {
     Mamba(Mamba),
     /// The one of the state-space dual.
     Mamba2(Mamba2),
+    /// The one whose states turn.
+    Mamba3(Mamba3),
 }
 
 /// What a [`Mixer`] remembers. The example is at [`MambaLm`].
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a layer has one, and is moved once a step"
+)]
 pub enum MixerState {
     /// Of [`Mamba`].
     Mamba(MambaState),
     /// Of [`Mamba2`].
     Mamba2(Mamba2State),
+    /// Of [`Mamba3`].
+    Mamba3(Mamba3State),
 }
 
 impl SequenceState for MixerState {
@@ -55,27 +63,44 @@ impl SequenceState for MixerState {
         match self {
             Self::Mamba(state) => Self::Mamba(state.map(mapper)),
             Self::Mamba2(state) => Self::Mamba2(state.map(mapper)),
+            Self::Mamba3(state) => Self::Mamba3(state.map(mapper)),
         }
     }
 }
 
 impl MixerState {
+    /// Which kind it is of, for messages.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Mamba(_) => "Mamba",
+            Self::Mamba2(_) => "Mamba-2",
+            Self::Mamba3(_) => "Mamba-3",
+        }
+    }
+
     fn of_mamba(self) -> MambaState {
         match self {
             Self::Mamba(state) => state,
-            Self::Mamba2(_) => panic!("the state is one of Mamba-2, the layer Mamba"),
+            other => panic!("the state is one of {}, the layer Mamba", other.kind()),
         }
     }
 
     fn of_mamba2(self) -> Mamba2State {
         match self {
             Self::Mamba2(state) => state,
-            Self::Mamba(_) => panic!("the state is one of Mamba, the layer Mamba-2"),
+            other => panic!("the state is one of {}, the layer Mamba-2", other.kind()),
+        }
+    }
+
+    fn of_mamba3(self) -> Mamba3State {
+        match self {
+            Self::Mamba3(state) => state,
+            other => panic!("the state is one of {}, the layer Mamba-3", other.kind()),
         }
     }
 }
 
-/// Runs `$call` of the layer inside, with `$state` as its own, and gives the state back as one of either.
+/// Runs `$call` of the layer inside, with `$state` as its own, and gives the state back as one of any.
 macro_rules! with_layer {
     ($mixer:expr, $state:ident, $layer:ident => $call:expr) => {
         match $mixer {
@@ -89,6 +114,11 @@ macro_rules! with_layer {
                 let (y, state) = $call;
                 (y, MixerState::Mamba2(state))
             }
+            Mixer::Mamba3($layer) => {
+                let $state = $state.map(MixerState::of_mamba3);
+                let (y, state) = $call;
+                (y, MixerState::Mamba3(state))
+            }
         }
     };
 }
@@ -100,6 +130,7 @@ impl SequenceLayer for Mixer {
         match self {
             Self::Mamba(layer) => layer.d_input(),
             Self::Mamba2(layer) => layer.d_input(),
+            Self::Mamba3(layer) => layer.d_input(),
         }
     }
 
@@ -107,6 +138,7 @@ impl SequenceLayer for Mixer {
         match self {
             Self::Mamba(layer) => layer.d_output(),
             Self::Mamba2(layer) => layer.d_output(),
+            Self::Mamba3(layer) => layer.d_output(),
         }
     }
 
@@ -114,6 +146,7 @@ impl SequenceLayer for Mixer {
         match self {
             Self::Mamba(layer) => MixerState::Mamba(layer.initial_state(batch, device)),
             Self::Mamba2(layer) => MixerState::Mamba2(layer.initial_state(batch, device)),
+            Self::Mamba3(layer) => MixerState::Mamba3(layer.initial_state(batch, device)),
         }
     }
 
@@ -139,6 +172,10 @@ impl SequenceLayer for Mixer {
             Self::Mamba2(layer) => {
                 let (y, state) = layer.step(x, state.of_mamba2());
                 (y, MixerState::Mamba2(state))
+            }
+            Self::Mamba3(layer) => {
+                let (y, state) = layer.step(x, state.of_mamba3());
+                (y, MixerState::Mamba3(state))
             }
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
 use seq_core::checkpoint::{Checkpoint, CheckpointError};
 
 use super::Mixer;
-use crate::{Mamba, Mamba2};
+use crate::{Mamba, Mamba2, Mamba3};
 
 /// A parameter, and how a file has it.
 pub(super) enum Stored<'a> {
@@ -13,7 +13,7 @@ pub(super) enum Stored<'a> {
     Matrix(&'a mut Param<Tensor<2>>),
     /// A matrix with rows and columns exchanged, as PyTorch has the weights of linear maps.
     Turned(&'a mut Param<Tensor<2>>),
-    /// `[channels, 1, d_conv]`
+    /// `[rows, 1, columns]`: the taps of a convolution, or what a head has one of.
     Taps(&'a mut Param<Tensor<2>>),
     /// A matrix as one row.
     Flat(&'a mut Param<Tensor<2>>),
@@ -77,6 +77,7 @@ pub(super) fn parameters(mixer: &mut Mixer) -> Vec<(&'static str, Stored<'_>)> {
     match mixer {
         Mixer::Mamba(layer) => of_mamba(layer),
         Mixer::Mamba2(layer) => of_mamba2(layer),
+        Mixer::Mamba3(layer) => of_mamba3(layer),
     }
 }
 
@@ -117,6 +118,24 @@ fn of_mamba2(layer: &mut Mamba2) -> Vec<(&'static str, Stored<'_>)> {
         ("dt_bias", Stored::Vector(&mut layer.dt_bias)),
         ("A_log", Stored::Vector(&mut layer.a_log)),
         ("D", Stored::Flat(&mut layer.d)),
+        (
+            "out_proj.weight",
+            Stored::Turned(&mut layer.out_proj.weight),
+        ),
+    ]);
+    all
+}
+
+fn of_mamba3(layer: &mut Mamba3) -> Vec<(&'static str, Stored<'_>)> {
+    let mut all = present([("norm.weight", layer.norm_weight.as_mut())]);
+    all.extend([
+        ("in_proj.weight", Stored::Turned(&mut layer.in_proj.weight)),
+        ("dt_bias", Stored::Vector(&mut layer.dt_bias)),
+        ("B_bias", Stored::Taps(&mut layer.b_bias)),
+        ("C_bias", Stored::Taps(&mut layer.c_bias)),
+        ("B_norm.weight", Stored::Vector(&mut layer.b_norm_weight)),
+        ("C_norm.weight", Stored::Vector(&mut layer.c_norm_weight)),
+        ("D", Stored::Vector(&mut layer.d)),
         (
             "out_proj.weight",
             Stored::Turned(&mut layer.out_proj.weight),
