@@ -9,8 +9,8 @@
 //! - Selective copying: symbols at random places in noise are to be named in order, once markers ask for them.
 //! - Induction heads: what followed the marker in a random sequence is to be named when the marker comes again.
 //!
-//! A time-invariant model does the same at every step, whatever the symbol: it can tell how far back something
-//! was, not what it was.
+//! The states of a time-invariant model change in the same way at every step, whatever the symbol. It may learn
+//! induction by the gates between its blocks, but what it learns holds at the length of the training alone.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
