@@ -1,4 +1,4 @@
-//! What the layers of Mamba and Mamba-2 have in common.
+//! What the layers of Mamba, Mamba-2 and Mamba-3 have in common.
 
 use burn::module::Param;
 use burn::nn::{Initializer, Linear};

@@ -11,8 +11,8 @@ use crate::mixer::{Sequences, check_width, project};
 use crate::ssd::silu;
 use crate::{Ssd, SsdDecay, softplus};
 
-/// A Mamba-3 layer (the reference code is `Mamba3` of <https://github.com/state-spaces/mamba>), made by
-/// [`Mamba3Config`](crate::Mamba3Config):
+/// A Mamba-3 layer (Lahoti et al. 2026, <https://arxiv.org/abs/2603.15569>; the reference code is `Mamba3` of
+/// <https://github.com/state-spaces/mamba>), made by [`Mamba3Config`](crate::Mamba3Config):
 ///
 /// ```text
 /// z, v, B, C, dt, a, trap, angle = split(in_proj x_t)
