@@ -45,7 +45,8 @@ pub fn cases(profile: Profile) -> Vec<Case> {
         Profile::Full => &LENGTHS,
     };
     let scans = |kind| lengths.iter().map(move |&time| scan(kind, time));
-    let long = lengths.iter().map(|&time| layer(Kind::Infer, 1, time));
+    // Beside attention, whose time grows with the square, up to the longest.
+    let long = LENGTHS.iter().map(|&time| layer(Kind::Infer, 1, time));
     let others = [
         (Kind::Infer, 4, 1024),
         (Kind::Train, 4, 512),

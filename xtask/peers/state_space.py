@@ -239,6 +239,31 @@ def mambapy_layer(_, kind, sizes, threads):
     return stream
 
 
+def transformer_layer(_, kind, sizes, threads):
+    """A causal Transformer layer of the same width in PyTorch, with its fused attention: what a Mamba layer is
+    taken in the place of."""
+    if kind != "infer" or sizes["B"] != 1:
+        return None
+    torch = start.torch(threads)
+    nn, functional = torch.nn, torch.nn.functional
+    heads = D_MODEL // 64
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(nn.LayerNorm(D_MODEL) for _ in range(2))
+            self.enter, self.leave = nn.Linear(D_MODEL, 3 * D_MODEL), nn.Linear(D_MODEL, D_MODEL)
+            self.feed_forward = nn.Sequential(nn.Linear(D_MODEL, 4 * D_MODEL), nn.GELU(), nn.Linear(4 * D_MODEL, D_MODEL))
+
+        def forward(self, x):
+            split = self.enter(self.norms[0](x)).unflatten(-1, (3, heads, 64)).permute(2, 0, 3, 1, 4)
+            y = functional.scaled_dot_product_attention(*split, is_causal=True)
+            x = x + self.leave(y.transpose(1, 2).flatten(2))
+            return x + self.feed_forward(self.norms[1](x))
+
+    return torch_layer(torch, Block(), kind, sizes)
+
+
 def convolve(fft, x, kernel, **options):
     size = 2 * x.shape[-1]
     spectrum = fft.rfft(x, size, **options) * fft.rfft(kernel, size, **options)
@@ -277,5 +302,10 @@ def scipy_convolution(_, _kind, sizes, threads):
 
 
 SCANS = {"torch": torch_scan, "mambapy": mambapy_scan, "jax": jax_scan}
-LAYERS = {"jax": jax_layer, "transformers": transformers_layer, "mambapy": mambapy_layer}
+LAYERS = {
+    "jax": jax_layer,
+    "transformers": transformers_layer,
+    "mambapy": mambapy_layer,
+    "torch_attention": transformer_layer,
+}
 CONVOLUTIONS = {"torch": torch_convolution, "jax": jax_convolution, "scipy": scipy_convolution}

@@ -38,7 +38,7 @@ pub struct Bench {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Also time PyTorch, onnxruntime, OpenVINO, JAX, transformers, mamba.py and scipy, in turns with
-    /// ours. Installs them under `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has
+    /// ours; beside a Mamba layer also a causal Transformer layer of PyTorch, `torch_attention`. Installs them under `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has
     /// them. A program that `SEQ_GGML_BENCH` names is timed too; it takes the thread count and the
     /// workloads, parted by commas, and prints a line of JSON for each.
     #[arg(long)]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::command::{Result, root, run, target_dir};
 
 /// What peers.py knows.
-const PEERS: [&str; 7] = [
+const PEERS: [&str; 8] = [
     "torch",
     "onnxruntime",
     "openvino",
@@ -19,6 +19,7 @@ const PEERS: [&str; 7] = [
     "transformers",
     "mambapy",
     "scipy",
+    "torch_attention",
 ];
 
 /// A program of its own, which this variable names.

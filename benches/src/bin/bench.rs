@@ -53,6 +53,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(child) = with_thread_pools(threads)? {
         return Ok(child);
     }
+    seq_core::cpu::keep_memory();
     seq_core::cpu::set_threads(threads);
 
     let cases = select(&args)?;

@@ -76,6 +76,30 @@ fn advise(pointer: *mut u8, bytes: usize) {
     let _ = (pointer, bytes);
 }
 
+/// Asks the C library to keep the memory of dropped tensors for new ones; the system, which it would go back
+/// to, hands it out page by page, cleared, and for long sequences that takes as long as the kernels do.
+///
+/// For the first lines of `main`: it is a setting of the process, which a library does not make by itself. Up
+/// to two gigabytes that are not used are kept, of tensors up to 32 MiB each. Says whether it was done; it is
+/// by glibc, on Linux, where no other allocator is set.
+///
+/// ```
+/// let kept = seq_core::cpu::keep_memory();
+/// assert!(kept || !cfg!(all(target_os = "linux", target_env = "gnu")));
+/// ```
+pub fn keep_memory() -> bool {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: both are sizes that the C library allows, and threads may go on allocating.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, 32 << 20) == 1
+                && libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX) == 1
+        }
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    false
+}
+
 /// An empty vector with room for `len` elements of a new tensor, which a kernel writes once.
 pub fn reserve<R: Real>(len: usize) -> Vec<R> {
     let mut vector = Vec::<R>::with_capacity(len);

@@ -11,7 +11,7 @@ mod slices;
 mod team;
 pub mod tile;
 
-pub use buffer::{Buffer, Shared, prefetch, reserve};
+pub use buffer::{Buffer, Shared, keep_memory, prefetch, reserve};
 pub use product::{Matrix, product, product_of};
 pub use real::{Arch, Real, Simd, WithSimd};
 pub use slices::{CpuTensor, Slice};

@@ -291,20 +291,6 @@ impl<R: Real> Thread<'_, '_, R> {
             let mut y = [zero; CHUNK];
             let mut d_y = [zero; CHUNK];
             for (i, step) in steps.clone().enumerate() {
-                // Strides of a row are none that the hardware foresees.
-                let next = place(step).wrapping_sub(CHUNK * problem.d_inner);
-                let inputs = [
-                    Some(problem.u),
-                    Some(problem.delta),
-                    problem.z,
-                    pass.incoming.y,
-                ];
-                for input in inputs.into_iter().flatten() {
-                    prefetch(input.as_ptr().wrapping_add(next));
-                }
-                for output in [pass.u, pass.delta, pass.z] {
-                    prefetch(output.address(next));
-                }
                 let u = load(problem.u, step);
                 let mut delta = R::vadd(s, load(problem.delta, step), bias);
                 if problem.delta_softplus {
@@ -334,6 +320,26 @@ impl<R: Real> Thread<'_, '_, R> {
                     rate[n] = R::load(s, a.add((first + n) * lanes));
                 }
                 for (i, step) in steps.clone().enumerate() {
+                    // Strides of a row are none that the hardware foresees; among the exponentials the
+                    // chunk before comes in unnoticed.
+                    if first == 0 {
+                        let next = place(step).wrapping_sub(CHUNK * problem.d_inner);
+                        let inputs = [
+                            Some(problem.u),
+                            Some(problem.delta),
+                            problem.z,
+                            pass.incoming.y,
+                        ];
+                        for input in inputs.into_iter().flatten() {
+                            prefetch(input.as_ptr().wrapping_add(next));
+                        }
+                    }
+                    if first + N >= d_state {
+                        let next = place(step).wrapping_sub(CHUNK * problem.d_inner);
+                        for output in [pass.u, pass.delta, pass.z] {
+                            prefetch(output.address(next));
+                        }
+                    }
                     if problem.resets(row, step) {
                         h = [zero; N];
                     }

@@ -189,14 +189,6 @@ impl<R: Real> Thread<'_, '_, R> {
             let mut written = [zero; CHUNK];
             let mut y = [zero; CHUNK];
             for (i, step) in steps.clone().enumerate() {
-                // Strides of a row are none that the hardware foresees.
-                let later = place(step + CHUNK);
-                prefetch(problem.u.as_ptr().wrapping_add(later));
-                prefetch(problem.delta.as_ptr().wrapping_add(later));
-                prefetch(pass.y.address(later));
-                if let Some(z) = problem.z {
-                    prefetch(z.as_ptr().wrapping_add(later));
-                }
                 let u = R::load_first(s, problem.u.as_ptr().add(place(step)), count);
                 let delta = R::load_first(s, problem.delta.as_ptr().add(place(step)), count);
                 let mut delta = R::vadd(s, delta, bias);
@@ -220,6 +212,20 @@ impl<R: Real> Thread<'_, '_, R> {
                     rate[n] = R::load(s, a.add((first + n) * lanes));
                 }
                 for (i, step) in steps.clone().enumerate() {
+                    // Strides of a row are none that the hardware foresees; among the exponentials the
+                    // next chunk comes in unnoticed.
+                    if first == 0 {
+                        let later = place(step + CHUNK);
+                        prefetch(problem.u.as_ptr().wrapping_add(later));
+                        prefetch(problem.delta.as_ptr().wrapping_add(later));
+                    }
+                    if first + N >= problem.d_state {
+                        let later = place(step + CHUNK);
+                        prefetch(pass.y.address(later));
+                        if let Some(z) = problem.z {
+                            prefetch(z.as_ptr().wrapping_add(later));
+                        }
+                    }
                     if problem.resets(row, step) {
                         h = [zero; N];
                     }
