@@ -96,7 +96,7 @@ impl Args {
             let x = TensorData::new(values.clone(), [1, time, self.d_model]);
             let (y, next) = layer.forward(Tensor::from_data(x, device), Some(chunked));
             chunked = next;
-            let y = y.into_data().to_vec::<f32>().expect("values of f32");
+            let y: Vec<f32> = y.into_data().iter().collect();
             by_chunk += begin.elapsed();
 
             let begin = Instant::now();

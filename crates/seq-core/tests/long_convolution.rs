@@ -103,7 +103,8 @@ impl Case {
 
     fn check(&self, device: &Device) {
         let direct = self.direct();
-        for (dtype, tolerance) in [(DType::F32, 5e-6), (DType::F64, 1e-13)] {
+        // Measured: 3.1e-7 and 1.8e-15 of the largest value.
+        for (dtype, tolerance) in [(DType::F32, 2e-6), (DType::F64, 1e-14)] {
             let fused = self.fused(device, dtype, self.sizes[1].is_multiple_of(2));
             for (part, (found, expected)) in fused.iter().zip(&direct).enumerate() {
                 assert_eq!(found.len(), expected.len());
