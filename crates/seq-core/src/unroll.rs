@@ -8,10 +8,11 @@ use crate::{Lengths, SequenceLayer, SequenceState};
 ///
 /// ```
 /// # #[cfg(feature = "ndarray")] {
+/// use burn::module::{Module, Param};
 /// use burn::tensor::{Device, Tensor};
 /// use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, unroll};
 ///
-/// /// The sum of all inputs.
+/// /// The weighted sum of all inputs.
 /// #[derive(Debug, Clone)]
 /// struct Sum(Tensor<2>);
 ///
@@ -21,7 +22,10 @@ use crate::{Lengths, SequenceLayer, SequenceState};
 ///     }
 /// }
 ///
-/// struct Total;
+/// #[derive(Module, Debug)]
+/// struct Total {
+///     weight: Param<Tensor<1>>,
+/// }
 ///
 /// impl SequenceLayer for Total {
 ///     type State = Sum;
@@ -29,7 +33,7 @@ use crate::{Lengths, SequenceLayer, SequenceState};
 ///     # fn d_output(&self) -> usize { 1 }
 ///     # fn initial_state(&self, batch: usize, device: &Device) -> Sum { Sum(Tensor::zeros([batch, 1], device)) }
 ///     fn step(&self, x: Tensor<2>, state: Sum) -> (Tensor<2>, Sum) {
-///         let sum = state.0 + x;
+///         let sum = state.0 + x * self.weight.val().unsqueeze();
 ///         (sum.clone(), Sum(sum))
 ///     }
 ///     # fn forward(&self, x: Tensor<3>, state: Option<Sum>) -> (Tensor<3>, Sum) {
@@ -44,7 +48,9 @@ use crate::{Lengths, SequenceLayer, SequenceState};
 ///
 /// let device = seq_core::device();
 /// let x = Tensor::<3>::from_data([[[1.0], [2.0], [4.0]]], &device);
-/// let (y, last) = unroll(&Total, x, Some(&Lengths::new([2])), Total.initial_state(1, &device));
+/// let layer = Total { weight: Param::from_tensor(Tensor::ones([1], &device)) };
+/// let state = layer.initial_state(1, &device);
+/// let (y, last) = unroll(&layer, x, Some(&Lengths::new([2])), state);
 /// assert_eq!(y.into_data().as_slice::<f32>().unwrap(), [1.0, 3.0, 0.0]);
 /// assert_eq!(last.0.into_data().as_slice::<f32>().unwrap(), [3.0]);
 /// # }
