@@ -75,8 +75,8 @@ def onnx_recurrent(architecture, kind, sizes, compile_model):
     for layer in range(layers):
         below = hidden if layer else width
         shapes = {"W": (rows, below), "R": (rows, hidden), "B": (2 * rows,)}
-        for name, shape in shapes.items():
-            weights.append(numpy_helper.from_array(array(1, *shape), f"{name}{layer}"))
+        for name, dims in shapes.items():
+            weights.append(numpy_helper.from_array(array(1, *dims), f"{name}{layer}"))
         names = [x, *(f"{name}{layer}" for name in shapes), *states]
         results = ends if kind == "step" else [f"Y{layer}"]
         nodes.append(helper.make_node(architecture.upper(), names, results, hidden_size=hidden, **options))
