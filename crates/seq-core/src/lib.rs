@@ -19,7 +19,6 @@ pub mod scan;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod unroll;
 
 pub use config::ConfigError;
 #[cfg(feature = "cpu-kernels")]
@@ -29,4 +28,3 @@ pub use layer::{Bidirectional, SequenceLayer};
 pub use lengths::Lengths;
 pub use linear::{linear, linear_transposed};
 pub use state::{SequenceState, StateError, StateMapper, StateRecord};
-pub use unroll::unroll;

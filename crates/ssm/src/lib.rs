@@ -10,6 +10,7 @@ mod nplr;
 mod s4;
 mod s4d;
 mod s5;
+mod unroll;
 
 pub use block::{Mixing, S4Block, S4BlockConfig};
 pub use discretisation::Discretisation;

@@ -1,9 +1,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
-use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, unroll};
+use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper};
 
 use super::powers::Powers;
 use super::system::System;
+use crate::unroll::unroll;
 
 /// S4 (Gu et al. 2021, <https://arxiv.org/abs/2111.00396>), made by [`S4Config`](crate::S4Config): for
 /// every feature a linear system whose matrix is diagonal plus of rank 1, discretised by the bilinear

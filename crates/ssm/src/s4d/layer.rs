@@ -4,12 +4,13 @@ use burn::tensor::{DType, Device, Tensor};
 use seq_core::convolution::two_sided_convolution;
 use seq_core::recurrent::Activation;
 use seq_core::scan::Complex;
-use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, linear, unroll};
+use seq_core::{Lengths, SequenceLayer, SequenceState, StateMapper, linear};
 
 use super::modes::Modes;
 use crate::Discretisation;
 use crate::block::gelu;
 use crate::convolution::convolve;
+use crate::unroll::unroll;
 
 /// S4D (Gu et al. 2022, <https://arxiv.org/abs/2206.11893>), made by [`S4dConfig`](crate::S4dConfig): for
 /// every feature a linear system whose matrix is diagonal, discretised by the zero-order hold or the
