@@ -159,6 +159,21 @@ impl<S: SequenceState> SequenceState for Vec<S> {
 pub trait StateMapper {
     /// Gives the new value of the tensor `name` `[batch, ..]`.
     fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D>;
+
+    /// As [`tensor`](Self::tensor), for one whose `axis`, not the first, grows as a sequence is read: states side
+    /// by side may differ in it, and what is missing at its end is made up with zeros. How much of it
+    /// belongs to which sequence is for the state to know.
+    fn growing<const D: usize>(&mut self, name: &str, tensor: Tensor<D>, axis: usize) -> Tensor<D> {
+        let _ = axis;
+        self.tensor(name, tensor)
+    }
+
+    /// Gives the new value of whole numbers that a state keeps for each sequence, as how far it has come: `N`
+    /// of them for each row of the batch.
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        let _ = name;
+        counts
+    }
 }
 
 /// The values of a state by name.
@@ -241,7 +256,8 @@ impl StateRecord {
                 burn::tensor::DType::F32 => Dtype::F32,
                 burn::tensor::DType::F16 => Dtype::F16,
                 burn::tensor::DType::BF16 => Dtype::BF16,
-                other => unreachable!("a float tensor of type {other:?}"),
+                burn::tensor::DType::I64 => Dtype::I64,
+                other => unreachable!("a tensor of type {other:?}"),
             };
             let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes())
                 .expect("the shape of a tensor's data fits it");
@@ -261,6 +277,7 @@ impl StateRecord {
                 Dtype::F32 => burn::tensor::DType::F32,
                 Dtype::F16 => burn::tensor::DType::F16,
                 Dtype::BF16 => burn::tensor::DType::BF16,
+                Dtype::I64 => burn::tensor::DType::I64,
                 other => return Err(corrupt(format!("tensor `{name}` is of type {other:?}"))),
             };
             let data =
@@ -297,6 +314,10 @@ impl StateMapper for Select<'_> {
         let rows = Tensor::<1, Int>::from_data(rows, &tensor.device());
         tensor.select(0, rows)
     }
+
+    fn counts<const N: usize>(&mut self, _: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        self.0.iter().map(|&row| counts[row]).collect()
+    }
 }
 
 struct Collect(Vec<Box<dyn Any>>);
@@ -306,9 +327,14 @@ impl StateMapper for Collect {
         self.0.push(Box::new(tensor.clone()));
         tensor
     }
+
+    fn counts<const N: usize>(&mut self, _: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        self.0.push(Box::new(counts.clone()));
+        counts
+    }
 }
 
-/// The tensors of a state in the order of its `map`, each a `Tensor<D>`.
+/// What a state consists of in the order of its `map`, each a `Tensor<D>` or counts.
 type Tensors = std::vec::IntoIter<Box<dyn Any>>;
 
 fn tensors<S: SequenceState>(state: S) -> Tensors {
@@ -317,9 +343,9 @@ fn tensors<S: SequenceState>(state: S) -> Tensors {
     collected.0.into_iter()
 }
 
-fn next<const D: usize>(tensors: &mut Tensors, name: &str) -> Tensor<D> {
-    let tensor = tensors.next().and_then(|tensor| tensor.downcast().ok());
-    *tensor.unwrap_or_else(|| panic!("a state beside this one has no tensor `{name}`"))
+fn next<T: 'static>(tensors: &mut Tensors, name: &str) -> T {
+    let part = tensors.next().and_then(|part| part.downcast().ok());
+    *part.unwrap_or_else(|| panic!("a state beside this one has no tensor `{name}`"))
 }
 
 struct Concat(Vec<Tensors>);
@@ -328,6 +354,21 @@ impl StateMapper for Concat {
     fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
         let others = self.0.iter_mut().map(|other| next(other, name));
         Tensor::cat(std::iter::once(tensor).chain(others).collect(), 0)
+    }
+
+    fn growing<const D: usize>(&mut self, name: &str, tensor: Tensor<D>, axis: usize) -> Tensor<D> {
+        let others = self.0.iter_mut().map(|other| next(other, name));
+        let mut all: Vec<Tensor<D>> = std::iter::once(tensor).chain(others).collect();
+        let longest = all.iter().map(|x| x.dims()[axis]).max().unwrap_or(0);
+        for x in &mut all {
+            *x = lengthen(x.clone(), axis, longest);
+        }
+        Tensor::cat(all, 0)
+    }
+
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        let others = self.0.iter_mut().flat_map(|other| next::<Vec<_>>(other, name));
+        counts.into_iter().chain(others).collect()
     }
 }
 
@@ -343,6 +384,35 @@ impl StateMapper for Choose {
         let mask = self.mask.clone().reshape(shape).expand(tensor.dims());
         tensor.mask_where(mask, next(&mut self.kept, name))
     }
+
+    fn growing<const D: usize>(&mut self, name: &str, tensor: Tensor<D>, axis: usize) -> Tensor<D> {
+        let kept: Tensor<D> = next(&mut self.kept, name);
+        let longest = tensor.dims()[axis].max(kept.dims()[axis]);
+        let mut shape = [1; D];
+        shape[0] = tensor.dims()[0];
+        let tensor = lengthen(tensor, axis, longest);
+        let mask = self.mask.clone().reshape(shape).expand(tensor.dims());
+        tensor.mask_where(mask, lengthen(kept, axis, longest))
+    }
+
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        let kept: Vec<[usize; N]> = next(&mut self.kept, name);
+        let mask = self.mask.clone().into_data();
+        let rows = mask.iter::<bool>().zip(kept).zip(counts);
+        rows.map(|((mask, kept), other)| if mask { kept } else { other })
+            .collect()
+    }
+}
+
+/// Zeros at the end of an axis, up to a length.
+fn lengthen<const D: usize>(x: Tensor<D>, axis: usize, length: usize) -> Tensor<D> {
+    let mut missing = x.dims();
+    missing[axis] = length - missing[axis];
+    if missing[axis] == 0 {
+        return x;
+    }
+    let zeros = Tensor::zeros(missing, (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], axis)
 }
 
 struct ToDevice<'a>(&'a Device);
@@ -360,6 +430,13 @@ impl StateMapper for Save<'_> {
         self.0.tensors.insert(name.to_owned(), read(&tensor));
         tensor
     }
+
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        let numbers: Vec<i64> = counts.iter().flatten().map(|&count| count as i64).collect();
+        let data = TensorData::new(numbers, [counts.len(), N]);
+        self.0.tensors.insert(name.to_owned(), data);
+        counts
+    }
 }
 
 struct Load {
@@ -369,10 +446,12 @@ struct Load {
 }
 
 impl Load {
+    /// The axis `growing` may be of any length.
     fn take<const D: usize>(
         &mut self,
         name: &str,
         like: &Tensor<D>,
+        growing: Option<usize>,
     ) -> Result<Tensor<D>, StateError> {
         let name = name.to_owned();
         let Some(data) = self.record.tensors.remove(&name) else {
@@ -381,6 +460,11 @@ impl Load {
         let mut expected = like.dims().to_vec();
         if let (Some(first), Some(found)) = (expected.first_mut(), data.shape().to_vec().first()) {
             *first = *self.batch.get_or_insert(*found);
+        }
+        if let Some(axis) = growing
+            && let Some(found) = data.shape().to_vec().get(axis)
+        {
+            expected[axis] = *found;
         }
         if data.shape().to_vec() != expected {
             return Err(StateError::WrongShape {
@@ -402,14 +486,67 @@ impl Load {
     }
 }
 
-impl StateMapper for Load {
-    fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
+impl Load {
+    fn take_counts<const N: usize>(&mut self, name: &str) -> Result<Vec<[usize; N]>, StateError> {
+        let name = name.to_owned();
+        let Some(data) = self.record.tensors.remove(&name) else {
+            return Err(StateError::Missing { name });
+        };
+        let found = data.shape().to_vec();
+        let expected = vec![*self.batch.get_or_insert(found.first().copied().unwrap_or(0)), N];
+        if found != expected {
+            return Err(StateError::WrongShape {
+                name,
+                expected,
+                found,
+            });
+        }
+        let counts: Option<Vec<usize>> = match data.as_slice::<i64>() {
+            Ok(numbers) => numbers.iter().map(|&number| number.try_into().ok()).collect(),
+            Err(_) => None,
+        };
+        let Some(counts) = counts else {
+            return Err(StateError::WrongDtype {
+                name,
+                expected: "whole numbers from zero on, of type I64".to_owned(),
+                found: format!("{:?}", data.dtype()),
+            });
+        };
+        Ok(counts.as_chunks().0.to_vec())
+    }
+
+    fn take_or_keep<const D: usize>(
+        &mut self,
+        name: &str,
+        tensor: Tensor<D>,
+        growing: Option<usize>,
+    ) -> Tensor<D> {
         if self.error.is_some() {
             return tensor;
         }
-        self.take(name, &tensor).unwrap_or_else(|error| {
+        self.take(name, &tensor, growing).unwrap_or_else(|error| {
             self.error = Some(error);
             tensor
+        })
+    }
+}
+
+impl StateMapper for Load {
+    fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
+        self.take_or_keep(name, tensor, None)
+    }
+
+    fn growing<const D: usize>(&mut self, name: &str, tensor: Tensor<D>, axis: usize) -> Tensor<D> {
+        self.take_or_keep(name, tensor, Some(axis))
+    }
+
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        if self.error.is_some() {
+            return counts;
+        }
+        self.take_counts(name).unwrap_or_else(|error| {
+            self.error = Some(error);
+            counts
         })
     }
 }
@@ -423,5 +560,15 @@ impl<M: StateMapper> StateMapper for Named<'_, M> {
     fn tensor<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Tensor<D> {
         self.mapper
             .tensor(&format!("{}.{name}", self.prefix), tensor)
+    }
+
+    fn growing<const D: usize>(&mut self, name: &str, tensor: Tensor<D>, axis: usize) -> Tensor<D> {
+        self.mapper
+            .growing(&format!("{}.{name}", self.prefix), tensor, axis)
+    }
+
+    fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
+        self.mapper
+            .counts(&format!("{}.{name}", self.prefix), counts)
     }
 }

@@ -2,9 +2,22 @@
 #![deny(missing_docs)]
 
 mod attention;
+mod block;
+mod cache;
 mod feed_forward;
+mod lm;
+mod multi_head;
+mod norm;
 mod positions;
 mod rotary;
+mod transformer;
 
+pub use attention::{Alignment, Attention, AttentionDropout};
+pub use block::{NormPosition, TransformerBlock, TransformerBlockConfig};
+pub use cache::{KvCache, RewindError};
+pub use lm::{TransformerLm, TransformerLmConfig};
+pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
+pub use norm::NormConfig;
 pub use seq_core::checkpoint::CheckpointError;
 pub use seq_core::{ConfigError, Lengths, SequenceLayer, SequenceState, device};
+pub use transformer::{Transformer, TransformerConfig, TransformerState};
