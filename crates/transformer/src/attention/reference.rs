@@ -41,11 +41,22 @@ fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Ten
     };
     debug_assert!(heads.is_multiple_of(kv_heads));
     let query = attention.query.clone().narrow(1, first, count);
-    let keys = spread(&attention.key);
+    // What the padding holds, NaN perhaps, must not reach a gradient.
+    let clear = |x: &Tensor<4>| match &attention.key_lengths {
+        Some(lengths) => {
+            let [batch, time, heads, d] = x.dims();
+            let rows = lengths.clear(x.clone().reshape([batch, time, heads * d]));
+            rows.reshape([batch, time, heads, d])
+        }
+        None => x.clone(),
+    };
+    let keys = spread(&clear(&attention.key));
     let scores = query.swap_dims(1, 2).matmul(keys.swap_dims(2, 3));
     let mut scores = scores * attention.scale();
     if let Some(cap) = attention.softcap {
-        scores = (scores / cap).tanh() * cap;
+        // Burn's tanh has a gradient of ten digits.
+        let power = (scores * (2.0 / cap)).clamp(-60.0, 60.0).exp();
+        scores = (power + 1.0).recip() * (-2.0 * cap) + cap;
     }
     let queries = |rows: usize| match rows {
         1 => s![.., .., .., ..],
@@ -95,7 +106,7 @@ fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Ten
         let factors = TensorData::new(factors, [batch, heads, count, time_key]);
         weights = weights * Tensor::<4>::from_data(factors, (&device, dtype));
     }
-    weights.matmul(spread(&attention.value)).swap_dims(1, 2)
+    weights.matmul(spread(&clear(&attention.value))).swap_dims(1, 2)
 }
 
 /// `[batch, heads, count, time_key]`, true where a key is out of a query's reach.
