@@ -1,6 +1,6 @@
 //! What must hold of positions that are added, and of linear biases.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use seq_core::BackendName;
 use seq_core::testing::recurrent::cpu_backends;
@@ -26,12 +26,19 @@ fn counting(shape: [usize; 3], options: (&Device, DType)) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, shape), options)
 }
 
-fn learned(max_positions: usize, offset: usize, device: &Device) -> PositionalEmbedding {
+fn learned(
+    max_positions: usize,
+    offset: usize,
+    (device, dtype): (&Device, DType),
+) -> PositionalEmbedding {
     let config = PositionsConfig::Learned {
         max_positions,
         offset,
     };
-    config.init(4, device)
+    let mut positions = config.init(4, device);
+    let weight = positions.weight.take().expect("a table").val();
+    positions.weight = Some(Param::from_tensor(weight.cast(dtype).detach()));
+    positions
 }
 
 #[test]
@@ -115,7 +122,7 @@ fn adds_rows(
 fn learned_vectors_are_added() {
     for (device, dtype) in devices() {
         for offset in [0, 2] {
-            let positions = learned(11, offset, &device).cast(dtype);
+            let positions = learned(11, offset, (&device, dtype));
             assert_eq!(positions.max_positions(), Some(11));
             let weight = positions.weight.clone().expect("a table").val();
             assert_eq!(weight.dims(), [11 + offset, 4]);
@@ -155,7 +162,7 @@ fn gradients_reach_the_rows_that_were_read() {
             (vec![1, 2], [0.0, 1.0, 2.0, 1.0, 0.0]),
             (vec![2], [0.0, 0.0, 2.0, 2.0, 0.0]),
         ] {
-            let positions = learned(5, 0, &device).cast(dtype);
+            let positions = learned(5, 0, (&device, dtype));
             let weight = positions.weight.clone().expect("a table").val();
             let x = counting([2, 2, 4], (&device, dtype)).require_grad();
             let gradients = positions.forward(x.clone(), &offsets).sum().backward();
@@ -175,7 +182,7 @@ fn gradients_reach_the_rows_that_were_read() {
 fn nothing_is_added_to_nothing() {
     let device = seq_transformer::device();
     for positions in [
-        learned(5, 0, &device),
+        learned(5, 0, (&device, DType::F32)),
         PositionsConfig::Sinusoidal.init(4, &device),
     ] {
         let y = positions.forward(Tensor::zeros([2, 0, 4], &device), &[0]);
@@ -200,19 +207,19 @@ fn a_config_is_the_same_once_saved() {
 )]
 fn a_position_beyond_the_table_is_named() {
     let device = seq_transformer::device();
-    learned(5, 2, &device).forward(Tensor::zeros([2, 2, 4], &device), &[0, 4]);
+    learned(5, 2, (&device, DType::F32)).forward(Tensor::zeros([2, 2, 4], &device), &[0, 4]);
 }
 
 #[test]
 #[should_panic(expected = "the input has shape [2, 3, 5], the positions [4]")]
 fn another_width_is_named() {
     let device = seq_transformer::device();
-    learned(5, 0, &device).forward(Tensor::zeros([2, 3, 5], &device), &[0]);
+    learned(5, 0, (&device, DType::F32)).forward(Tensor::zeros([2, 3, 5], &device), &[0]);
 }
 
 #[test]
 #[should_panic(expected = "the input has shape [3, 1, 4], the offsets [2]")]
 fn another_number_of_offsets_is_named() {
     let device = seq_transformer::device();
-    learned(5, 0, &device).forward(Tensor::zeros([3, 1, 4], &device), &[0, 0]);
+    learned(5, 0, (&device, DType::F32)).forward(Tensor::zeros([3, 1, 4], &device), &[0, 0]);
 }
