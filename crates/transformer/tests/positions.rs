@@ -51,9 +51,9 @@ fn slopes_are_those_of_bloom() {
         assert_eq!(found.len(), heads);
         assert_eq!(expected.len(), heads);
         for (found, expected) in found.into_iter().zip(expected) {
-            // Those are powers in single precision: measured, 1.3e-7.
+            // Those are powers in single precision: measured, up to 5e-7.
             assert!(
-                (found / expected - 1.0).abs() < 1e-6,
+                (found / expected - 1.0).abs() < 2e-6,
                 "{heads}: {found}, {expected}"
             );
         }

@@ -50,7 +50,7 @@ fn sizes(value: &Value) -> Vec<usize> {
     serde_json::from_value(value.clone()).expect("sizes")
 }
 
-/// The angles of the other implementation are in single precision, which costs 2e-6 at position 40.
+/// The angles of the other implementation are in single precision, which costs up to 8e-7 at position 40.
 #[test]
 fn transformers_turns_in_the_same_way() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("data/rotary.json")).expect("JSON");
@@ -64,7 +64,7 @@ fn transformers_turns_in_the_same_way() {
         let (frequencies, expected) = (rotary.frequencies(length), numbers(&case["frequencies"]));
         assert_eq!(frequencies.len(), expected.len(), "{name}");
         for (found, expected) in frequencies.iter().zip(expected) {
-            // Measured: up to 2.3e-7.
+            // Measured: up to 2.8e-7.
             assert!(
                 (found / expected - 1.0).abs() < 1e-6,
                 "{name}: {found}, {expected}"
@@ -88,7 +88,7 @@ fn transformers_turns_in_the_same_way() {
                 rotary.reference(x, &offsets),
             ] {
                 let error = error(y, tensor("y"));
-                assert!(error < 1e-5, "{name}: {error:.1e}");
+                assert!(error < 5e-6, "{name}: {error:.1e}");
             }
             if config.interleaved {
                 continue;
@@ -108,7 +108,7 @@ fn transformers_turns_in_the_same_way() {
                 let expected = TensorData::new(numbers(&case[name]), part);
                 let expected = Tensor::<4>::from_data(expected, options);
                 let error = error(y.clone().narrow(3, first, pairs), expected);
-                assert!(error < 1e-5, "{name}: {error:.1e}");
+                assert!(error < 5e-6, "{name}: {error:.1e}");
             }
         }
     }
@@ -174,8 +174,8 @@ fn differentiate(
 
 fn agrees_with_the_reference(case: &Case) -> Result<(), TestCaseError> {
     for device in cpu_devices() {
-        // Measured over 2000 cases: up to 2.1e-7 and 3.4e-16; values are below 1.6.
-        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 2e-15)] {
+        // Measured over 500 cases: up to 1.2e-7 and 2.2e-16.
+        for (dtype, tolerance) in [(DType::F32, 5e-7), (DType::F64, 1e-15)] {
             let found = differentiate(case, &device, dtype, Rotary::forward);
             let expected = differentiate(case, &device, dtype, Rotary::reference);
             for (found, expected) in found.into_iter().zip(expected) {
@@ -211,6 +211,7 @@ proptest! {
             // It is linear: any step will do.
             let difference = (loss(0.5) - loss(-0.5)) / 1.0;
             let slope: f64 = (gradient * along).sum().into_scalar();
+            // Measured over 500 cases: up to 1.7e-13, of sums of up to 2000 products.
             prop_assert!((slope - difference).abs() < 1e-12, "{slope} {difference}");
         }
     }
@@ -245,8 +246,8 @@ proptest! {
                 query * rotary.forward(vector(2), &[key + shift])
             };
             let score = |shift| score(shift).sum_dim(3);
-            // Measured: up to 4e-14, of angles of up to 200 radians.
-            prop_assert!(error(score(shift), score(0)) < 1e-12);
+            // Measured over 500 cases: up to 1.2e-14.
+            prop_assert!(error(score(shift), score(0)) < 1e-13);
         }
     }
 }
@@ -273,7 +274,8 @@ fn lengths_stay_as_they_were() {
         let x = random(1, [2, 5, 3, 12], (&device, dtype));
         let length = |x: Tensor<4>| x.powi_scalar(2).sum_dim(3);
         let y = RotaryConfig::new(12).init().forward(x.clone(), &[0, 1000]);
-        assert!(error(length(y), length(x)) < 1e-5);
+        // Measured: up to 9.5e-7.
+        assert!(error(length(y), length(x)) < 5e-6);
     }
 }
 
@@ -316,9 +318,10 @@ fn far_positions_are_exact() {
                         true => (2 * pair, 2 * pair + 1),
                         false => (pair, pair + 2),
                     };
+                    // Measured: up to 2.8e-8 in f32.
                     let (sin, cos) = (position * 0.01_f64.powi(pair as i32)).sin_cos();
-                    assert!((y[i] - (x[i] * cos - x[j] * sin)).abs() < 1e-6);
-                    assert!((y[j] - (x[i] * sin + x[j] * cos)).abs() < 1e-6);
+                    assert!((y[i] - (x[i] * cos - x[j] * sin)).abs() < 2e-7);
+                    assert!((y[j] - (x[i] * sin + x[j] * cos)).abs() < 2e-7);
                 }
             }
         }
