@@ -18,6 +18,8 @@ pub use cache::{KvCache, RewindError};
 pub use lm::{TransformerLm, TransformerLmConfig};
 pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
 pub use norm::NormConfig;
+pub use positions::{PositionalEmbedding, PositionsConfig, alibi_slopes, sinusoidal};
+pub use rotary::{Rotary, RotaryConfig, RotaryScaling};
 pub use seq_core::checkpoint::CheckpointError;
 pub use seq_core::{ConfigError, Lengths, SequenceLayer, SequenceState, device};
 pub use transformer::{Transformer, TransformerConfig, TransformerState};
