@@ -15,6 +15,10 @@ mod transformer;
 pub use attention::{Alignment, Attention, AttentionDropout};
 pub use block::{NormPosition, TransformerBlock, TransformerBlockConfig};
 pub use cache::{KvCache, RewindError};
+pub use feed_forward::{
+    Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
+    MlpConfig, Routed,
+};
 pub use lm::{TransformerLm, TransformerLmConfig};
 pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
 pub use norm::NormConfig;

@@ -281,7 +281,7 @@ fn draw(device: &Device) -> u64 {
 }
 
 /// A linear map by the threads of the kernels.
-pub(crate) fn map<const D: usize>(map: &Linear, x: Tensor<D>) -> Tensor<D> {
+fn map<const D: usize>(map: &Linear, x: Tensor<D>) -> Tensor<D> {
     linear(x, map.weight.val(), map.bias.as_ref().map(Param::val))
 }
 
