@@ -142,7 +142,9 @@ impl KvCache {
                 return Err(RewindError::NotReached { row, read, length });
             }
             let first = read - *held;
-            let seen = self.window.map_or(0, |window| (length + 1).saturating_sub(window));
+            let seen = self
+                .window
+                .map_or(0, |window| (length + 1).saturating_sub(window));
             if seen < first {
                 return Err(RewindError::Dropped { row, first, length });
             }
@@ -269,7 +271,9 @@ impl SequenceState for KvCache {
         let held = Lengths::new(self.held.iter().copied());
         let part = |x: Tensor<4>| {
             let [batch, _, heads, width] = x.dims();
-            let x = x.narrow(1, 0, longest).reshape([batch, longest, heads * width]);
+            let x = x
+                .narrow(1, 0, longest)
+                .reshape([batch, longest, heads * width]);
             held.clear(x).reshape([batch, longest, heads, width])
         };
         let counts = self.held.iter().zip(&self.read);

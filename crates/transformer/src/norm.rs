@@ -35,9 +35,11 @@ impl NormConfig {
     /// Makes the norm of `width` features.
     pub fn init(&self, width: usize, device: &Device) -> Norm {
         match *self {
-            Self::Layer { epsilon } => {
-                Norm::from(LayerNormConfig::new(width).with_epsilon(epsilon).init(device))
-            }
+            Self::Layer { epsilon } => Norm::from(
+                LayerNormConfig::new(width)
+                    .with_epsilon(epsilon)
+                    .init(device),
+            ),
             Self::LayerWithoutBias { epsilon } => {
                 let config = LayerNormConfig::new(width).with_epsilon(epsilon);
                 Norm::from(config.with_bias(false).init(device))

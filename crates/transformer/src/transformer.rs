@@ -72,7 +72,9 @@ impl TransformerConfig {
         let width = self.d_model();
         Transformer {
             positions: self.positions.as_ref().map(|p| p.init(width, device)),
-            blocks: (0..self.num_layers).map(|_| self.block.init(device)).collect(),
+            blocks: (0..self.num_layers)
+                .map(|_| self.block.init(device))
+                .collect(),
             norm: self.final_norm().map(|norm| norm.init(width, device)),
         }
     }
@@ -132,7 +134,9 @@ impl TransformerState {
     /// As [`KvCache::rewind`].
     pub fn rewind(self, length: usize) -> Result<Self, RewindError> {
         let blocks = self.blocks.into_iter();
-        let blocks = blocks.map(|cache| cache.rewind(length)).collect::<Result<_, _>>()?;
+        let blocks = blocks
+            .map(|cache| cache.rewind(length))
+            .collect::<Result<_, _>>()?;
         Ok(Self { blocks })
     }
 }
@@ -222,7 +226,9 @@ impl SequenceLayer for Transformer {
     fn initial_state(&self, batch: usize, device: &Device) -> TransformerState {
         let blocks = self.blocks.iter();
         TransformerState {
-            blocks: blocks.map(|block| block.initial_state(batch, device)).collect(),
+            blocks: blocks
+                .map(|block| block.initial_state(batch, device))
+                .collect(),
         }
     }
 

@@ -35,7 +35,12 @@ fn cases() -> impl Strategy<Value = Case> {
         proptest::option::of(1_usize..20),
         proptest::option::of(0.5_f64..3.0),
         (any::<bool>(), proptest::option::of(0_usize..16)),
-        (proptest::option::of(0_usize..16), any::<bool>(), any::<bool>(), any::<u64>()),
+        (
+            proptest::option::of(0_usize..16),
+            any::<bool>(),
+            any::<bool>(),
+            any::<u64>(),
+        ),
     )
         .prop_map(|(sizes, widths, window, softcap, more, rest)| Case {
             batch: sizes.0,
@@ -64,7 +69,13 @@ impl Case {
     /// The axes that are not spread, by the bits of `which`.
     fn spread(&self, which: usize) -> [usize; 4] {
         let whole = [self.batch, self.heads(), self.time[0], self.time[1]];
-        std::array::from_fn(|axis| if which >> axis & 1 == 1 { whole[axis] } else { 1 })
+        std::array::from_fn(|axis| {
+            if which >> axis & 1 == 1 {
+                whole[axis]
+            } else {
+                1
+            }
+        })
     }
 
     fn attention(&self, device: &Device, dtype: DType) -> (Attention, Vec<Tensor<4>>) {
@@ -72,7 +83,11 @@ impl Case {
         let [time_query, time_key] = self.time;
         let random = |shape: [usize; 4]| {
             let x = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype));
-            if device.is_autodiff() { x.require_grad() } else { x }
+            if device.is_autodiff() {
+                x.require_grad()
+            } else {
+                x
+            }
         };
         let query = random([self.batch, time_query, self.heads(), self.widths[0]]);
         let key = random([self.batch, time_key, self.kv_heads, self.widths[0]]);
@@ -114,7 +129,11 @@ impl Case {
 
 fn largest(x: &Tensor<4>, y: &Tensor<4>) -> f64 {
     let difference = (x.clone() - y.clone()).abs().max();
-    difference.into_data().iter::<f64>().next().expect("one number")
+    difference
+        .into_data()
+        .iter::<f64>()
+        .next()
+        .expect("one number")
 }
 
 /// The largest difference of values and of gradients.

@@ -49,7 +49,13 @@ pub(super) struct DropoutRow {
 
 impl DropoutRow {
     /// Puts the factors of the weights of the keys `first..` to `factors`.
-    pub fn fill<R: Copy>(&self, first: usize, factors: &mut [R], zero: R, number: impl Fn(f64) -> R) {
+    pub fn fill<R: Copy>(
+        &self,
+        first: usize,
+        factors: &mut [R],
+        zero: R,
+        number: impl Fn(f64) -> R,
+    ) {
         let kept = number(self.kept);
         let mut four = None;
         for (j, factor) in (first..).zip(factors) {
@@ -91,7 +97,10 @@ mod tests {
         }
         let dropped = all.iter().filter(|&&factor| factor == 0.0).count() as f64 / all.len() as f64;
         // Five standard deviations of 100,000 draws.
-        assert!((dropped - 0.3).abs() < 5.0 * (0.21_f64 / 1e5).sqrt(), "{dropped}");
+        assert!(
+            (dropped - 0.3).abs() < 5.0 * (0.21_f64 / 1e5).sqrt(),
+            "{dropped}"
+        );
         let mean = all.iter().sum::<f64>() / all.len() as f64;
         assert!((mean - 1.0).abs() < 0.02, "{mean}");
     }

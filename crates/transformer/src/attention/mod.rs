@@ -192,8 +192,16 @@ impl Attention {
                 "{name} has shape {found:?}, the attention of queries {query:?} needs {expected:?}"
             );
         };
-        fits("key", &self.key.dims(), &[batch, time_key, kv_heads, d_head]);
-        fits("value", &self.value.dims(), &[batch, time_key, kv_heads, d_value]);
+        fits(
+            "key",
+            &self.key.dims(),
+            &[batch, time_key, kv_heads, d_head],
+        );
+        fits(
+            "value",
+            &self.value.dims(),
+            &[batch, time_key, kv_heads, d_value],
+        );
         assert!(
             kv_heads > 0 && heads % kv_heads == 0,
             "{kv_heads} heads of keys do not divide the {heads} heads of the queries"
@@ -201,7 +209,10 @@ impl Attention {
         let whole = [batch, heads, time_query, time_key];
         let spreads = |name: &str, found: [usize; 4]| {
             assert!(
-                found.iter().zip(whole).all(|(&found, size)| found == 1 || found == size),
+                found
+                    .iter()
+                    .zip(whole)
+                    .all(|(&found, size)| found == 1 || found == size),
                 "{name} has shape {found:?}, which does not spread to the scores' {whole:?}"
             );
         };

@@ -106,7 +106,9 @@ fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Ten
         let factors = TensorData::new(factors, [batch, heads, count, time_key]);
         weights = weights * Tensor::<4>::from_data(factors, (&device, dtype));
     }
-    weights.matmul(spread(&clear(&attention.value))).swap_dims(1, 2)
+    weights
+        .matmul(spread(&clear(&attention.value)))
+        .swap_dims(1, 2)
 }
 
 /// `[batch, heads, count, time_key]`, true where a key is out of a query's reach.

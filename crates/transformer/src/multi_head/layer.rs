@@ -252,8 +252,12 @@ impl MultiHeadAttention {
         };
         let (attention, cache) = match state {
             None => {
-                let attention =
-                    attention(key.clone(), value.clone(), Alignment::Start, lengths.cloned());
+                let attention = attention(
+                    key.clone(),
+                    value.clone(),
+                    Alignment::Start,
+                    lengths.cloned(),
+                );
                 (attention, KvCache::of(key, value, counts, self.window))
             }
             Some(cache) => {

@@ -79,10 +79,20 @@ fn bias_of(run: &mut Run) -> Option<Tensor<4>> {
 
 pub fn sdpa(config: Sdpa, run: &mut Run) {
     let query = run.float::<4>("input.query");
-    let shape = [config.batch, config.num_heads, config.time_query, config.head_dim];
+    let shape = [
+        config.batch,
+        config.num_heads,
+        config.time_query,
+        config.head_dim,
+    ];
     assert_eq!(query.dims(), shape);
     let key = run.float::<4>("input.key");
-    let shape = [config.batch, config.num_kv_heads, config.time_key, config.head_dim];
+    let shape = [
+        config.batch,
+        config.num_kv_heads,
+        config.time_key,
+        config.head_dim,
+    ];
     assert_eq!(key.dims(), shape);
     let value = run.float::<4>("input.value");
     assert_eq!(value.dims()[3], config.d_value);
@@ -133,7 +143,12 @@ pub struct Onnx {
 
 pub fn sdpa_onnx(config: Onnx, run: &mut Run) {
     let query = run.float::<4>("input.query");
-    let shape = [config.batch, config.num_heads, config.time_query, config.head_dim];
+    let shape = [
+        config.batch,
+        config.num_heads,
+        config.time_query,
+        config.head_dim,
+    ];
     assert_eq!(query.dims(), shape);
     let joined = |name: &str, run: &mut Run| {
         let new = run.float::<4>(&format!("input.{name}"));
@@ -150,8 +165,8 @@ pub fn sdpa_onnx(config: Onnx, run: &mut Run) {
     let kv_shape = [config.batch, config.num_kv_heads, config.time_key];
     assert_eq!(key.dims()[..3], kv_shape);
     assert_eq!(value.dims()[3], config.d_value);
-    let lengths = (config.causal_alignment == "key_lengths")
-        .then(|| run.numbers("input.key_lengths"));
+    let lengths =
+        (config.causal_alignment == "key_lengths").then(|| run.numbers("input.key_lengths"));
     let offsets: Vec<isize> = match &lengths {
         Some(lengths) => lengths
             .iter()

@@ -50,10 +50,16 @@ pub(in super::super) fn backward<R: Real>(
         given,
         parts,
         next: &AtomicUsize::new(0),
-        queries: &queries.iter_mut().map(|q| Shared::new(q.as_mut_ptr())).collect::<Vec<_>>(),
+        queries: &queries
+            .iter_mut()
+            .map(|q| Shared::new(q.as_mut_ptr()))
+            .collect::<Vec<_>>(),
         key: Shared::new(key.as_mut_ptr()),
         value: Shared::new(value.as_mut_ptr()),
-        biases: &biases.iter_mut().map(|b| Shared::new(b.as_mut_ptr())).collect::<Vec<_>>(),
+        biases: &biases
+            .iter_mut()
+            .map(|b| Shared::new(b.as_mut_ptr()))
+            .collect::<Vec<_>>(),
     };
     let arch = Arch::new();
     Team::run(count.min(threads()), |member| {
@@ -199,7 +205,10 @@ impl<R: Real> Thread<'_, '_, R> {
                     }
                 })
                 .collect();
-            let sights: Vec<_> = items.iter().map(|&item| problem.sight(item, width)).collect();
+            let sights: Vec<_> = items
+                .iter()
+                .map(|&item| problem.sight(item, width))
+                .collect();
             for at in (part..problem.time_key.div_ceil(KEYS)).step_by(parts) {
                 let keys = at * KEYS..problem.time_key.min((at + 1) * KEYS);
                 room.key.as_mut_slice().fill(R::ZERO);
@@ -240,8 +249,10 @@ impl<R: Real> Thread<'_, '_, R> {
             time_query,
             ..
         } = *problem;
-        let (d_head_whole, d_value_whole) =
-            (d_head.next_multiple_of(lanes), d_value.next_multiple_of(lanes));
+        let (d_head_whole, d_value_whole) = (
+            d_head.next_multiple_of(lanes),
+            d_value.next_multiple_of(lanes),
+        );
         let group = heads / problem.kv_heads;
         let blocks = problem.blocks(width);
         let all = group * blocks;
@@ -257,19 +268,34 @@ impl<R: Real> Thread<'_, '_, R> {
                 sums: Buffer::zeroed(all * d_head * width),
             };
             let scale = R::from_f64(problem.scale);
-            packed.log_sums.as_mut_slice().fill(R::from_f64(f64::INFINITY));
+            packed
+                .log_sums
+                .as_mut_slice()
+                .fill(R::from_f64(f64::INFINITY));
             for at in 0..all {
                 let (head, first) = (kv_head * group + at / blocks, at % blocks * width);
                 let count = width.min(time_query - first);
                 let query = problem.query.as_ptr().add(problem.query_at(b, first, head));
                 let columns = packed.columns.as_mut_slice().as_mut_ptr();
                 let columns = columns.add(at * d_head * width);
-                turn(query, heads * d_head, [count, d_head, width], scale, columns);
+                turn(
+                    query,
+                    heads * d_head,
+                    [count, d_head, width],
+                    scale,
+                    columns,
+                );
                 let output = problem.output_at(b, first, head);
                 let gradient = given.gradient.as_ptr().add(output);
                 let columns = packed.gradient_columns.as_mut_slice().as_mut_ptr();
                 let columns = columns.add(at * d_value * width);
-                turn(gradient, heads * d_value, [count, d_value, width], R::ONE, columns);
+                turn(
+                    gradient,
+                    heads * d_value,
+                    [count, d_value, width],
+                    R::ONE,
+                    columns,
+                );
                 let number = problem.number(b, head, first);
                 let log_sums = &given.log_sums[number..number + count];
                 packed.log_sums.as_mut_slice()[at * width..][..count].copy_from_slice(log_sums);
@@ -295,7 +321,10 @@ impl<R: Real> Thread<'_, '_, R> {
 
     /// Adds to the gradients what a block of queries, `number` among those of its head of keys, and the keys
     /// `keys`, `place` those of the block of keys from its first on, have to do with one another.
-    #[allow(clippy::too_many_arguments, reason = "two blocks, and where each of them lies")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "two blocks, and where each of them lies"
+    )]
     #[inline(always)]
     unsafe fn pair<S: Simd>(
         &self,
@@ -313,25 +342,38 @@ impl<R: Real> Thread<'_, '_, R> {
         let Problem {
             d_head, d_value, ..
         } = *problem;
-        let (d_head_whole, d_value_whole) =
-            (d_head.next_multiple_of(lanes), d_value.next_multiple_of(lanes));
+        let (d_head_whole, d_value_whole) = (
+            d_head.next_multiple_of(lanes),
+            d_value.next_multiple_of(lanes),
+        );
         let count = keys.len();
         let registers = width / lanes;
         let weights = room.weights.as_mut_slice().as_mut_ptr();
         let scores = room.scores.as_mut_slice().as_mut_ptr();
-        let bent = problem.softcap.map(|_| room.bent.as_mut_slice().as_mut_ptr());
-        let factors = problem.dropout.map(|_| room.factors.as_mut_slice().as_mut_ptr());
+        let bent = problem
+            .softcap
+            .map(|_| room.bent.as_mut_slice().as_mut_ptr());
+        let factors = problem
+            .dropout
+            .map(|_| room.factors.as_mut_slice().as_mut_ptr());
         let row = |x: usize| (item.b * problem.time_key + keys.start) * x;
         // SAFETY: all addresses are inside the tensors and buffers, by their sizes.
         unsafe {
-            let of = |buffer: &Buffer<R>, size: usize| buffer.as_slice().as_ptr().add(number * size);
+            let of =
+                |buffer: &Buffer<R>, size: usize| buffer.as_slice().as_ptr().add(number * size);
             let key = Left {
-                data: problem.key.as_ptr().add((row(problem.kv_heads) + kv_head) * d_head),
+                data: problem
+                    .key
+                    .as_ptr()
+                    .add((row(problem.kv_heads) + kv_head) * d_head),
                 row_stride: problem.kv_heads * d_head,
                 step: 1,
             };
             let value = Left {
-                data: problem.value.as_ptr().add((row(problem.kv_heads) + kv_head) * d_value),
+                data: problem
+                    .value
+                    .as_ptr()
+                    .add((row(problem.kv_heads) + kv_head) * d_value),
                 row_stride: problem.kv_heads * d_value,
                 step: 1,
             };
@@ -375,22 +417,58 @@ impl<R: Real> Thread<'_, '_, R> {
                 row_stride: width,
                 step: 1,
             };
-            let rows = rows_of(of(&packed.gradient_rows, width * d_value_whole), d_value_whole);
-            let out = room.value.as_mut_slice().as_mut_ptr().add(place * d_value_whole);
+            let rows = rows_of(
+                of(&packed.gradient_rows, width * d_value_whole),
+                d_value_whole,
+            );
+            let out = room
+                .value
+                .as_mut_slice()
+                .as_mut_ptr()
+                .add(place * d_value_whole);
             let size = [count, item.count, d_value_whole / lanes];
-            multiply(s, size, of_keys(weights), rows, rows_of(out, d_value_whole), true);
+            multiply(
+                s,
+                size,
+                of_keys(weights),
+                rows,
+                rows_of(out, d_value_whole),
+                true,
+            );
             let rows = rows_of(of(&packed.rows, width * d_head_whole), d_head_whole);
-            let out = room.key.as_mut_slice().as_mut_ptr().add(place * d_head_whole);
+            let out = room
+                .key
+                .as_mut_slice()
+                .as_mut_ptr()
+                .add(place * d_head_whole);
             let size = [count, item.count, d_head_whole / lanes];
-            multiply(s, size, of_keys(scores), rows, rows_of(out, d_head_whole), true);
+            multiply(
+                s,
+                size,
+                of_keys(scores),
+                rows,
+                rows_of(out, d_head_whole),
+                true,
+            );
             let turned = Left {
                 row_stride: 1,
                 step: key.row_stride,
                 ..key
             };
-            let sums = packed.sums.as_mut_slice().as_mut_ptr().add(number * d_head * width);
+            let sums = packed
+                .sums
+                .as_mut_slice()
+                .as_mut_ptr()
+                .add(number * d_head * width);
             let size = [d_head, count, registers];
-            multiply(s, size, turned, rows_of(scores.cast_const(), width), rows_of(sums, width), true);
+            multiply(
+                s,
+                size,
+                turned,
+                rows_of(scores.cast_const(), width),
+                rows_of(sums, width),
+                true,
+            );
         }
     }
 

@@ -228,8 +228,7 @@ unsafe fn products<R: Real, S: Simd>(
                 k += 4 * lanes;
             }
             while k < whole {
-                sums[0] =
-                    R::mul_add(s, R::load(s, query.add(k)), R::load(s, key.add(k)), sums[0]);
+                sums[0] = R::mul_add(s, R::load(s, query.add(k)), R::load(s, key.add(k)), sums[0]);
                 k += lanes;
             }
             if k < depth {
@@ -237,7 +236,11 @@ unsafe fn products<R: Real, S: Simd>(
                 let x = R::load_first(s, query.add(k), rest);
                 sums[1] = R::mul_add(s, x, R::load_first(s, key.add(k), rest), sums[1]);
             }
-            let sum = R::vadd(s, R::vadd(s, sums[0], sums[1]), R::vadd(s, sums[2], sums[3]));
+            let sum = R::vadd(
+                s,
+                R::vadd(s, sums[0], sums[1]),
+                R::vadd(s, sums[2], sums[3]),
+            );
             *score = R::reduce_sum(s, sum);
         }
     }

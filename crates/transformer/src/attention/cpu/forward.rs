@@ -25,7 +25,9 @@ impl<R: Real> Problem<'_, R> {
     /// How many threads it is worth.
     pub(super) fn threads(&self) -> usize {
         let queries = self.batch * self.heads * self.time_query;
-        match queries * self.time_key * (self.d_head + self.d_value) < WORTH_SHARING {
+        // Not of all the room that a cache has: the same keys are to give the same sums.
+        let keys = self.reach.keys.iter().copied().max().unwrap_or(0);
+        match queries * keys * (self.d_head + self.d_value) < WORTH_SHARING {
             true => 1,
             false => threads(),
         }
@@ -203,7 +205,13 @@ impl<R: Real> Thread<'_, '_, R> {
             let rows = problem.query.as_ptr();
             let rows = rows.add(problem.query_at(item.b, item.first, item.head));
             let size = [item.count, d_head, width];
-            turn(rows, problem.heads * d_head, size, R::from_f64(problem.scale), query);
+            turn(
+                rows,
+                problem.heads * d_head,
+                size,
+                R::from_f64(problem.scale),
+                query,
+            );
             let keys = self.pass.into[0].at(self.pass.keys.at(item.b, kv_head));
             let values = self.pass.into[1].at(self.pass.values.at(item.b, kv_head));
             let mut first = sight.any.start;
