@@ -60,7 +60,7 @@ pub(crate) trait FromJson: Sized {
 }
 
 /// A valid configuration out of a file.
-pub(crate) fn read<T: FromJson>(file: &Path, path: &str) -> Result<T, CheckpointError> {
+pub(crate) fn read<T: FromJson>(file: &Path) -> Result<T, CheckpointError> {
     let text = fs::read(file).map_err(|source| CheckpointError::Io {
         file: file.to_path_buf(),
         source,
@@ -69,7 +69,7 @@ pub(crate) fn read<T: FromJson>(file: &Path, path: &str) -> Result<T, Checkpoint
         file: file.to_path_buf(),
         reason: error.to_string(),
     })?;
-    let config = T::from_json(value, path).map_err(|error| error.in_file(file))?;
+    let config = T::from_json(value, "").map_err(|error| error.in_file(file))?;
     config.check().map_err(|error| {
         let field = match &error {
             HybridConfigError::Option(error) => error.option.to_owned(),

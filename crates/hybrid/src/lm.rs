@@ -60,7 +60,7 @@ impl HybridConfig {
     /// When the file cannot be read, is not JSON, or has a field that is not known or has a value that it cannot
     /// have; the error names the file and the field.
     pub fn read(file: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        json::read(file.as_ref(), "")
+        json::read(file.as_ref())
     }
 }
 
@@ -88,7 +88,7 @@ impl HybridLmConfig {
     ///
     /// As [`HybridConfig::read`].
     pub fn read(file: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        json::read(file.as_ref(), "")
+        json::read(file.as_ref())
     }
 
     /// Makes sure that a model can be made of these options.
