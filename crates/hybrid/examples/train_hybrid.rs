@@ -25,7 +25,7 @@ struct Args {
     #[arg(long)]
     config: Option<PathBuf>,
     /// The width of embedding and blocks, a multiple of 4.
-    #[arg(long, default_value = "128", value_parser = size)]
+    #[arg(long, default_value = "96", value_parser = size)]
     d_model: usize,
     /// Layers over one another, each a mixer and a feed-forward layer.
     #[arg(long, default_value = "4", value_parser = size)]

@@ -56,7 +56,8 @@ pub(crate) trait FromJson: Sized {
     /// `path` is where the value stands, with a dot at its end unless it is the whole.
     fn from_json(value: Value, path: &str) -> Result<Self, FieldError>;
 
-    fn check(&self) -> Result<(), HybridConfigError>;
+    /// Validates what stands there.
+    fn check(&self, path: &str) -> Result<(), FieldError>;
 }
 
 /// A valid configuration out of a file.
@@ -70,15 +71,7 @@ pub(crate) fn read<T: FromJson>(file: &Path) -> Result<T, CheckpointError> {
         reason: error.to_string(),
     })?;
     let config = T::from_json(value, "").map_err(|error| error.in_file(file))?;
-    config.check().map_err(|error| {
-        let field = match &error {
-            HybridConfigError::Option(error) => error.option.to_owned(),
-            HybridConfigError::Block { index, kind, error } => {
-                format!("blocks[{index}].{kind}.{}", error.option)
-            }
-        };
-        FieldError::wrong(field, error).in_file(file)
-    })?;
+    config.check("").map_err(|error| error.in_file(file))?;
     Ok(config)
 }
 
@@ -93,8 +86,9 @@ impl FromJson for HybridLmConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), HybridConfigError> {
-        self.validate()
+    fn check(&self, path: &str) -> Result<(), FieldError> {
+        self.hybrid.check(&format!("{path}hybrid."))?;
+        self.validate().map_err(|error| invalid(error, path))
     }
 }
 
@@ -112,8 +106,20 @@ impl FromJson for HybridConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), HybridConfigError> {
-        self.validate()
+    fn check(&self, path: &str) -> Result<(), FieldError> {
+        self.validate().map_err(|error| invalid(error, path))
+    }
+}
+
+fn invalid(error: HybridConfigError, path: &str) -> FieldError {
+    match error {
+        HybridConfigError::Option(error) => {
+            FieldError::wrong(format!("{path}{}", error.option), error)
+        }
+        HybridConfigError::Block { index, kind, error } => {
+            let field = format!("{path}blocks[{index}].{kind}.{}", error.option);
+            FieldError::wrong(field, error)
+        }
     }
 }
 

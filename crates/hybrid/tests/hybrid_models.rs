@@ -374,10 +374,11 @@ fn folders_that_are_not_right_are_errors() {
     assert_eq!(fields, &["hybrid.dmodel"]);
     let error =
         misconfigured(|config| config["hybrid"]["blocks"][1]["gru"]["dropout"] = json!(2.0));
-    let CheckpointError::WrongField { field, .. } = &error else {
+    let CheckpointError::WrongField { field, reason, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!(field, "hybrid.blocks[1].gru.dropout");
+    assert_eq!(reason, "dropout must be in [0, 1), is 2");
     let error = misconfigured(|config| config["vocab_size"] = json!(12));
     let CheckpointError::WrongShape {
         name,
