@@ -1,7 +1,6 @@
 //! What a step of a stream allocates for its rotary positions.
 
 use burn::tensor::Tensor;
-use seq_core::BackendName;
 use seq_core::testing::recurrent::cpu_backends;
 use seq_core::testing::recurrent::memory::{Counting, allocated};
 use seq_transformer::RotaryConfig;

@@ -35,13 +35,8 @@ impl CpuTensor for burn::backend::flex::FlexTensor {
         match self.as_slice::<R>() {
             Some(slice) => Cow::Borrowed(slice),
             None => {
-                let contiguous = self.to_contiguous();
-                Cow::Owned(
-                    contiguous
-                        .as_slice::<R>()
-                        .expect("a contiguous tensor")
-                        .to_vec(),
-                )
+                let copy = self.to_contiguous().into_data().try_into_vec::<R>();
+                Cow::Owned(copy.expect("elements of the tensor's type"))
             }
         }
     }

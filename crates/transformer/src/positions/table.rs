@@ -96,7 +96,7 @@ fn grown<R: Copy>(
     let have = kept.len() / width;
     if have < positions {
         // Twice as many as before, so that a long stream copies each row once or twice.
-        let end = positions.max(2 * have).max(64).min(KEPT);
+        let end = positions.max(2 * have).clamp(64, KEPT);
         let mut rows = Vec::with_capacity(end * width);
         rows.extend_from_slice(&kept);
         *kept = Arc::new(written(rows, width, have..end, round, fill));

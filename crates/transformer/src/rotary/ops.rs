@@ -1,5 +1,7 @@
 //! The rotation as Burn dispatches it.
 
+use std::borrow::Cow;
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Element, Tensor};
@@ -67,6 +69,12 @@ where
         problem.in_place(elements);
         return x;
     }
-    let turned = problem.copied(&x.elements());
+    let turned = match x.elements() {
+        Cow::Borrowed(elements) => problem.copied(elements),
+        Cow::Owned(mut elements) => {
+            problem.in_place(&mut elements);
+            elements
+        }
+    };
     FloatTensor::<B>::from_vec(turned, &shape)
 }
