@@ -11,6 +11,7 @@ const SCORES: usize = 1 << 24;
 const LOWEST: f64 = -1e30;
 
 pub(super) fn run(attention: Attention) -> Tensor<4> {
+    let attention = without_room(attention);
     let [batch, time_query, heads, _] = attention.query.dims();
     let [_, time_key, _, d_value] = attention.value.dims();
     let device = attention.query.device();
@@ -25,6 +26,33 @@ pub(super) fn run(attention: Attention) -> Tensor<4> {
         .map(|first| some(&attention, &reach, first, chunk.min(time_query - first)))
         .collect();
     Tensor::cat(outputs, 1)
+}
+
+/// Without the keys beyond those of the longest row, as of a cache with room for more: a sum is rounded by how many
+/// numbers it has, zeros or not, and the room must not show.
+fn without_room(attention: Attention) -> Attention {
+    let [_, time_key, ..] = attention.key.dims();
+    let longest = match &attention.key_lengths {
+        Some(lengths) => lengths.as_slice().iter().copied().max().unwrap_or(0),
+        None => time_key,
+    };
+    if longest == time_key {
+        return attention;
+    }
+    let spreads = |keys: usize| keys == 1;
+    Attention {
+        key: attention.key.narrow(1, 0, longest),
+        value: attention.value.narrow(1, 0, longest),
+        mask: attention.mask.map(|mask| match spreads(mask.dims()[3]) {
+            true => mask,
+            false => mask.narrow(3, 0, longest),
+        }),
+        bias: attention.bias.map(|bias| match spreads(bias.dims()[3]) {
+            true => bias,
+            false => bias.narrow(3, 0, longest),
+        }),
+        ..attention
+    }
 }
 
 /// The queries `first..first + count`.
