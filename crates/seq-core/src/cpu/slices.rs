@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use burn::backend::TensorMetadata;
-use burn::tensor::{Element, TensorData};
+use burn::tensor::{DType, Element, TensorData};
 
 use super::Real;
 
@@ -16,6 +16,10 @@ pub trait CpuTensor: TensorMetadata + Sized {
     ///
     /// When the tensor's element type is not `R`.
     fn elements<R: Real + Element>(&self) -> Slice<'_, R>;
+
+    /// The elements in row-major order, to be overwritten, where they are exactly the memory of the tensor and
+    /// it shares it with no other; none elsewhere.
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]>;
 
     /// A tensor that takes over a vector.
     fn from_vec<R: Real + Element>(values: Vec<R>, shape: &[usize]) -> Self;
@@ -36,6 +40,16 @@ impl CpuTensor for burn::backend::flex::FlexTensor {
                 )
             }
         }
+    }
+
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]> {
+        let len = self.layout().num_elements();
+        let whole = self.layout().contiguous_offsets() == Some((0, len));
+        if !whole || self.dtype() != R::dtype() {
+            return None;
+        }
+        self.try_storage_mut()
+            .filter(|elements| elements.len() == len)
     }
 
     fn from_vec<R: Real + Element>(values: Vec<R>, shape: &[usize]) -> Self {
@@ -69,6 +83,25 @@ impl CpuTensor for burn::backend::ndarray::NdArrayTensor {
                 storage.view().iter().copied().collect()
             }),
             other => panic!("a float tensor was expected, found {:?}", other.dtype()),
+        }
+    }
+
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]> {
+        /// A macro, as the storage's element type has bounds of Burn's own.
+        macro_rules! whole {
+            ($storage:expr) => {{
+                let storage = $storage;
+                if !storage.is_unique() {
+                    return None;
+                }
+                let elements = storage.ensure_owned().as_slice_mut()?;
+                bytemuck::try_cast_slice_mut(elements).ok()
+            }};
+        }
+        match self {
+            Self::F32(storage) if R::dtype() == DType::F32 => whole!(storage),
+            Self::F64(storage) if R::dtype() == DType::F64 => whole!(storage),
+            _ => None,
         }
     }
 
