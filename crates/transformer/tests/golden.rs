@@ -4,6 +4,8 @@ use seq_core::testing::Golden;
 
 #[path = "golden/attention.rs"]
 mod attention;
+#[path = "golden/layers.rs"]
+mod layers;
 
 #[test]
 fn golden_cases() {
@@ -11,5 +13,7 @@ fn golden_cases() {
     Golden::new(folder)
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
+        .kind("transformer", "encoder_layer", layers::encoder)
+        .kind("transformer", "decoder_layer", layers::decoder)
         .check();
 }

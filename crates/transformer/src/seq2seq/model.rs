@@ -175,6 +175,9 @@ impl TransformerSeq2Seq {
                 .map(|row| sampler.sample(row))
                 .collect();
             let going: Vec<usize> = (0..last.len()).filter(|&i| last[i] != end).collect();
+            if going.is_empty() {
+                break;
+            }
             state = match going.len() == last.len() {
                 true => after,
                 false => after.select(&going),
@@ -183,9 +186,6 @@ impl TransformerSeq2Seq {
             last = going.iter().map(|&i| last[i]).collect();
             for (&row, &id) in rows.iter().zip(&last) {
                 written[row].push(id);
-            }
-            if rows.is_empty() {
-                break;
             }
         }
         written
