@@ -6,6 +6,8 @@ use seq_core::testing::Golden;
 mod attention;
 #[path = "golden/causal_lm.rs"]
 mod causal_lm;
+#[path = "golden/layers.rs"]
+mod layers;
 
 #[test]
 fn golden_cases() {
@@ -13,6 +15,8 @@ fn golden_cases() {
     Golden::new(folder)
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
+        .kind("transformer", "encoder_layer", layers::encoder_layer)
+        .kind("transformer", "decoder_layer", layers::decoder_layer)
         .kind("transformer", "causal_lm", causal_lm::causal_lm)
         .check();
 }
