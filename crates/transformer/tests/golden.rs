@@ -15,8 +15,8 @@ fn golden_cases() {
     Golden::new(folder)
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
-        .kind("transformer", "encoder_layer", layers::encoder_layer)
-        .kind("transformer", "decoder_layer", layers::decoder_layer)
+        .kind("transformer", "encoder_layer", layers::encoder)
+        .kind("transformer", "decoder_layer", layers::decoder)
         .kind("transformer", "causal_lm", causal_lm::causal_lm)
         .check();
 }
