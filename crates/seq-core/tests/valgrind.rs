@@ -1,7 +1,9 @@
 //! The kernels under a memory checker.
 
+use burn::nn::{LayerNormConfig, RmsNormConfig};
 use burn::tensor::{Distribution, Tensor};
 use seq_core::Lengths;
+use seq_core::blocks::Norm;
 use seq_core::scan::{Complex, ComplexDecay, ComplexScan, Decay, LinearScan};
 use seq_core::testing::recurrent::{cpu_backends, memory};
 
@@ -39,7 +41,29 @@ fn scans() {
     }
 }
 
+/// The norms, at widths around those of registers, with one thread and with two.
+#[test]
+fn norms() {
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        for [rows, width] in [[1, 1], [3, 15], [2, 77], [130, 259]] {
+            let norms = [
+                Norm::from(LayerNormConfig::new(width).init(&device)),
+                Norm::from(RmsNormConfig::new(width).init(&device)),
+            ];
+            for norm in norms {
+                let x = Tensor::<2>::random([rows, width], Distribution::Default, &device);
+                let x = x.require_grad();
+                let gradients = norm.forward(x.clone()).sum().backward();
+                let gradient = x.grad(&gradients).expect("a gradient");
+                assert!(gradient.is_finite().all().into_scalar::<bool>());
+            }
+        }
+    }
+}
+
 #[test]
 fn kernels_keep_to_their_memory() {
     memory::under_valgrind("scans");
+    memory::under_valgrind("norms");
 }
