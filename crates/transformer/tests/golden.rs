@@ -4,6 +4,8 @@ use seq_core::testing::Golden;
 
 #[path = "golden/attention.rs"]
 mod attention;
+#[path = "golden/causal_lm.rs"]
+mod causal_lm;
 #[path = "golden/layers.rs"]
 mod layers;
 
@@ -15,5 +17,6 @@ fn golden_cases() {
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
         .kind("transformer", "encoder_layer", layers::encoder)
         .kind("transformer", "decoder_layer", layers::decoder)
+        .kind("transformer", "causal_lm", causal_lm::causal_lm)
         .check();
 }
