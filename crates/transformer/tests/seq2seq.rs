@@ -9,7 +9,7 @@ use seq_transformer::{
     TransformerBlockConfig, TransformerSeq2Seq, TransformerSeq2SeqConfig,
 };
 
-/// What rounding may make of values of about 1; 4e-7 was seen.
+/// What rounding may make of values of about 1; 9e-7 was seen.
 const TOLERANCE: f32 = 1e-5;
 const SYMBOLS: usize = 11;
 
