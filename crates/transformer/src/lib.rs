@@ -2,9 +2,28 @@
 #![deny(missing_docs)]
 
 mod attention;
+mod block;
+mod cache;
 mod feed_forward;
+mod lm;
+mod multi_head;
+mod norm;
 mod positions;
 mod rotary;
+mod transformer;
 
+pub use attention::{Alignment, Attention, AttentionDropout};
+pub use block::{NormPosition, TransformerBlock, TransformerBlockConfig};
+pub use cache::{KvCache, RewindError};
+pub use feed_forward::{
+    Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
+    MlpConfig, Routed,
+};
+pub use lm::{TransformerLm, TransformerLmConfig};
+pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
+pub use norm::NormConfig;
+pub use positions::{PositionalEmbedding, PositionsConfig, alibi_slopes, sinusoidal};
+pub use rotary::{Rotary, RotaryConfig, RotaryScaling};
 pub use seq_core::checkpoint::CheckpointError;
 pub use seq_core::{ConfigError, Lengths, SequenceLayer, SequenceState, device};
+pub use transformer::{Transformer, TransformerConfig, TransformerState};

@@ -20,7 +20,7 @@ const X86_MIN_MAX: bool = cfg!(any(target_arch = "x86", target_arch = "x86_64"))
 /// `#[inline(always)]` as well, or it is compiled without those instructions. The `v` of
 /// [`vadd`](Real::vadd) and its four siblings keeps them apart from the operators on single values.
 ///
-/// The vector maths ([`exp`](Real::exp) and the four after it) holds a few ulp over the whole range;
+/// The vector maths ([`exp`](Real::exp) and those after it) holds a few ulp over the whole range;
 /// the measured bounds are stated in [`math`](super::math).
 ///
 /// ```
@@ -199,6 +199,18 @@ pub trait Real:
     #[inline(always)]
     fn silu<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S> {
         lanes::silu::<Self, S>(s, x)
+    }
+
+    /// x times the normal distribution function of x
+    #[inline(always)]
+    fn gelu<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S> {
+        lanes::gelu::<Self, S>(s, x)
+    }
+
+    /// [`gelu`](Real::gelu) and its derivative
+    #[inline(always)]
+    fn gelu_with_slope<S: Simd>(s: S, x: Self::V<S>) -> (Self::V<S>, Self::V<S>) {
+        lanes::gelu_with_slope::<Self, S>(s, x)
     }
 }
 

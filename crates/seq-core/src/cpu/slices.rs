@@ -17,6 +17,14 @@ pub trait CpuTensor: TensorMetadata + Sized {
     /// When the tensor's element type is not `R`.
     fn elements<R: Real + Element>(&self) -> Slice<'_, R>;
 
+    /// The elements in row-major order where they lie, to be changed; none where they do not lie so, or
+    /// where another tensor shares their memory.
+    ///
+    /// # Panics
+    ///
+    /// When the tensor's element type is not `R`.
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]>;
+
     /// A tensor that takes over a vector.
     fn from_vec<R: Real + Element>(values: Vec<R>, shape: &[usize]) -> Self;
 }
@@ -27,15 +35,15 @@ impl CpuTensor for burn::backend::flex::FlexTensor {
         match self.as_slice::<R>() {
             Some(slice) => Cow::Borrowed(slice),
             None => {
-                let contiguous = self.to_contiguous();
-                Cow::Owned(
-                    contiguous
-                        .as_slice::<R>()
-                        .expect("a contiguous tensor")
-                        .to_vec(),
-                )
+                let copy = self.to_contiguous().into_data().try_into_vec::<R>();
+                Cow::Owned(copy.expect("elements of the tensor's type"))
             }
         }
+    }
+
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]> {
+        let (start, end) = self.layout().contiguous_offsets()?;
+        Some(&mut self.try_storage_mut::<R>()?[start..end])
     }
 
     fn from_vec<R: Real + Element>(values: Vec<R>, shape: &[usize]) -> Self {
@@ -69,6 +77,21 @@ impl CpuTensor for burn::backend::ndarray::NdArrayTensor {
                 storage.view().iter().copied().collect()
             }),
             other => panic!("a float tensor was expected, found {:?}", other.dtype()),
+        }
+    }
+
+    fn elements_mut<R: Real + Element>(&mut self) -> Option<&mut [R]> {
+        assert_eq!(self.dtype(), R::dtype(), "the element type of a tensor");
+        match self {
+            Self::F32(storage) if storage.is_unique() => {
+                let elements = storage.ensure_owned().as_slice_mut();
+                elements.map(bytemuck::cast_slice_mut)
+            }
+            Self::F64(storage) if storage.is_unique() => {
+                let elements = storage.ensure_owned().as_slice_mut();
+                elements.map(bytemuck::cast_slice_mut)
+            }
+            _ => None,
         }
     }
 

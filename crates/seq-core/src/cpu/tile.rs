@@ -115,6 +115,102 @@ unsafe fn step<R: Real, S: Simd, const M: usize, const N: usize, const V: usize>
     }
 }
 
+/// The left side of [`multiply`]: element `(m, k)` lies at `data + m * row_stride + k * step`.
+#[derive(Clone, Copy)]
+pub struct Left<R> {
+    /// The first element.
+    pub data: *const R,
+    /// From one row to the next.
+    pub row_stride: usize,
+    /// From one element of a row to the next.
+    pub step: usize,
+}
+
+/// The right side and the outcome of [`multiply`]: rows of whole registers, `stride` apart.
+#[derive(Clone, Copy)]
+pub struct Rows<P> {
+    /// The first element.
+    pub data: P,
+    /// From one row to the next.
+    pub stride: usize,
+}
+
+/// `out = left right`, or `out += left right` with `add`: `rows` times `depth`, and `registers` registers of columns
+/// that lie next to one another. In tiles whose sums stay in registers.
+///
+/// # Safety
+///
+/// `left` must be readable for all its elements, `right` for `depth` rows and `out` writable for `rows` rows of
+/// `registers` registers; with `add` they must be initialised.
+#[inline(always)]
+pub unsafe fn multiply<R: Real, S: Simd>(
+    s: S,
+    [rows, depth, registers]: [usize; 3],
+    left: Left<R>,
+    right: Rows<*const R>,
+    out: Rows<*mut R>,
+    add: bool,
+) {
+    for (first_row, count) in tiles::<S>(rows) {
+        with_panels!(0..registers, max_panels::<S>(1), first, N => {
+            with_rows!(count, M => {
+                // SAFETY: the tile is a part of what the caller promises.
+                unsafe {
+                    let at = |lanes: usize| (first_row, first * lanes);
+                    part::<R, S, M, N>(s, depth, at(R::lanes::<S>()), left, right, out, add)
+                }
+            })
+        });
+    }
+}
+
+/// `M` rows and `N` registers of [`multiply`].
+#[inline(always)]
+unsafe fn part<R: Real, S: Simd, const M: usize, const N: usize>(
+    s: S,
+    depth: usize,
+    (row, column): (usize, usize),
+    left: Left<R>,
+    right: Rows<*const R>,
+    out: Rows<*mut R>,
+    add: bool,
+) {
+    let lanes = R::lanes::<S>();
+    // SAFETY: inside what the caller promises for these rows and columns.
+    unsafe {
+        let out: [*mut R; M] =
+            std::array::from_fn(|m| out.data.add((row + m) * out.stride + column));
+        let mut acc = [[R::splat(s, R::ZERO); N]; M];
+        if add {
+            for (acc, out) in acc.iter_mut().zip(out) {
+                for (n, acc) in acc.iter_mut().enumerate() {
+                    *acc = R::load(s, out.add(n * lanes));
+                }
+            }
+        }
+        let rows: [*const R; M] =
+            std::array::from_fn(|m| left.data.add((row + m) * left.row_stride));
+        let right_column = right.data.add(column);
+        for k in 0..depth {
+            let mut w = [R::splat(s, R::ZERO); N];
+            for (n, w) in w.iter_mut().enumerate() {
+                *w = R::load(s, right_column.add(k * right.stride + n * lanes));
+            }
+            for (row, acc) in rows.iter().zip(&mut acc) {
+                let x = R::splat(s, *row.add(k * left.step));
+                for (w, acc) in w.iter().zip(acc) {
+                    *acc = R::mul_add(s, x, *w, *acc);
+                }
+            }
+        }
+        for (acc, out) in acc.iter().zip(out) {
+            for (n, &acc) in acc.iter().enumerate() {
+                R::store(s, out.add(n * lanes), acc);
+            }
+        }
+    }
+}
+
 /// How many panels of `registers` registers a step a tile should take at once. For one alone every product
 /// takes a row's value out of memory, and there are fewer loads than products in a cycle.
 #[inline(always)]

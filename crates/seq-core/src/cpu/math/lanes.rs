@@ -1,10 +1,13 @@
 //! The maths on one register, the same body for every type and instruction set.
 //!
-//! All five functions start from one reduction (Cody and Waite, Software Manual for the Elementary
+//! All functions start from one reduction (Cody and Waite, Software Manual for the Elementary
 //! Functions, 1980): y = n ln 2 + r with |r| <= ln 2 / 2, then e^r - 1 = r + r² q(r) with a minimax
 //! polynomial q, and 2^n put together in the bits of the exponent. None branches or reads a table.
 
 use crate::cpu::real::{Real, Simd};
+
+/// 1 / sqrt(2 pi)
+const FRAC_1_SQRT_TAU: f64 = 0.398_942_280_401_432_7;
 
 /// What the maths knows of a float type.
 pub trait Constants: Sized + 'static {
@@ -43,6 +46,15 @@ pub trait Constants: Sized + 'static {
     const SILU_LIFT: Self;
     /// 2^-SILU_LIFT
     const SILU_UNLIFT: Self;
+    /// P in e^(a²/2) Q(a) = P((a - k) / (a + k)) / (a + k) on 0 <= a <= NORMAL_MAX, ascending, for the upper
+    /// tail Q of the normal distribution and k = NORMAL_SHIFT; relative error below 0.5 ulp.
+    const NORMAL: &'static [Self];
+    /// k, with which the fewest coefficients do.
+    const NORMAL_SHIFT: Self;
+    /// Above it a Q(a) rounds to 0.
+    const NORMAL_MAX: Self;
+    /// Adding it rounds to a multiple of 2^-8 in `f32` and of 2^-20 in `f64`, whose square is exact.
+    const NORMAL_GRID: Self;
 }
 
 impl Constants for f32 {
@@ -69,6 +81,21 @@ impl Constants for f32 {
     const EXP_UNLIFT: f32 = 1.0 / (1_u64 << 24) as f32;
     const SILU_LIFT: f32 = 30.0;
     const SILU_UNLIFT: f32 = 1.0 / (1_u64 << 30) as f32;
+    const NORMAL: &'static [f32] = &[
+        0.7290837,
+        -0.5093322,
+        0.2300177,
+        -0.047258195,
+        -0.010462441,
+        0.0069374708,
+        0.0010171207,
+        -0.0009467563,
+        -0.00020389279,
+        5.1859402e-05,
+    ];
+    const NORMAL_SHIFT: f32 = 3.0;
+    const NORMAL_MAX: f32 = 14.5;
+    const NORMAL_GRID: f32 = 49_152.0;
 }
 
 impl Constants for f64 {
@@ -110,6 +137,33 @@ impl Constants for f64 {
     const EXP_UNLIFT: f64 = 1.0 / (1_u128 << 53) as f64;
     const SILU_LIFT: f64 = 66.0;
     const SILU_UNLIFT: f64 = 1.0 / (1_u128 << 66) as f64;
+    const NORMAL: &'static [f64] = &[
+        0.769193049750063,
+        -0.6653825028900566,
+        0.495305615969977,
+        -0.31353315667131576,
+        0.1650203661703615,
+        -0.06911863870595157,
+        0.020795066800242838,
+        -0.0029933767757008194,
+        -0.0007978694014845912,
+        0.0005448991058998424,
+        -5.937571124992753e-05,
+        -4.976301035615674e-05,
+        1.6681144694235958e-05,
+        3.981491498752591e-06,
+        -2.7690548250438266e-06,
+        -3.377434422460277e-07,
+        4.3268582270729594e-07,
+        4.361247764817175e-08,
+        -6.531930620452063e-08,
+        -1.0210818079360023e-08,
+        7.181781304571702e-09,
+        2.0138417282060216e-09,
+    ];
+    const NORMAL_SHIFT: f64 = 5.0;
+    const NORMAL_MAX: f64 = 39.0;
+    const NORMAL_GRID: f64 = 6_442_450_944.0;
 }
 
 /// y = n ln 2 + r, and the bits of 2^(n + log2_factor) once they are shifted into place.
@@ -230,4 +284,73 @@ pub fn silu<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
     // c is multiplied last, so that a tiny x keeps its bits; a large x would overflow before that.
     let product = R::vmul(s, R::vdiv(s, x, sum), R::splat(s, c));
     R::select_lt(s, high, x, x, product)
+}
+
+/// The upper tail Q of the normal distribution at a = |x|, in parts: e^(a²/2) Q(a), and e^(-a²/2) as a
+/// product of three factors, of which the last two are powers of two.
+struct NormalTail<R: Real, S: Simd> {
+    a: R::V<S>,
+    ratio: R::V<S>,
+    exp: [R::V<S>; 3],
+}
+
+impl<R: Real, S: Simd> NormalTail<R, S> {
+    #[inline(always)]
+    fn new(s: S, x: R::V<S>) -> Self {
+        let half = R::splat(s, R::from_f64(0.5));
+        let a = R::min(s, R::splat(s, R::NORMAL_MAX), R::abs(s, x));
+        let shift = R::splat(s, R::NORMAL_SHIFT);
+        let scale = R::vdiv(s, R::splat(s, R::ONE), R::vadd(s, a, shift));
+        let t = R::vmul(s, R::vsub(s, a, shift), scale);
+        let ratio = R::vmul(s, polynomial::<R, S>(s, t, R::NORMAL), scale);
+        // The error of a rounded a² would be one of e^(-a²/2) many times as large: the square of the
+        // leading bits is exact, and the rest enters where the argument is already reduced.
+        let grid = R::splat(s, R::NORMAL_GRID);
+        let leading = R::vsub(s, R::vadd(s, a, grid), grid);
+        let rest = R::vmul(s, R::vsub(s, a, leading), R::vadd(s, a, leading));
+        let minus_half = R::vneg(s, half);
+        let y = R::vmul(s, R::vmul(s, a, a), minus_half);
+        let Reduced { shifted, n, .. } = reduce::<R, S>(s, y, R::EXPONENT_BIAS + R::EXPONENT_BIAS);
+        let r = R::vmul(s, R::vmul(s, leading, leading), minus_half);
+        let r = R::neg_mul_add(s, n, R::splat(s, R::LN_2_HIGH), r);
+        let r = R::neg_mul_add(s, n, R::splat(s, R::LN_2_LOW), r);
+        let r = R::neg_mul_add(s, rest, half, r);
+        let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, R::splat(s, R::ONE));
+        let magic = R::splat(s, R::MAGIC + R::EXPONENT_BIAS);
+        let first = R::mul_add(s, n, half, magic);
+        let second = R::exponent_from_low_bits(s, R::sub_bits(s, shifted, first));
+        let first = R::exponent_from_low_bits(s, first);
+        let exp = [exp_r, first, second];
+        Self { a, ratio, exp }
+    }
+
+    /// factor e^(-a²/2); the powers of two come last, so that it is rounded to a subnormal number once.
+    #[inline(always)]
+    fn times_exp(&self, s: S, factor: R::V<S>) -> R::V<S> {
+        let [exp_r, first, second] = self.exp;
+        R::vmul(s, R::vmul(s, R::vmul(s, factor, exp_r), first), second)
+    }
+
+    /// max(x, 0) - a Q(a), where nothing cancels.
+    #[inline(always)]
+    fn gelu(&self, s: S, x: R::V<S>) -> R::V<S> {
+        let tail = self.times_exp(s, R::vmul(s, self.a, self.ratio));
+        R::vsub(s, R::max(s, R::splat(s, R::ZERO), x), tail)
+    }
+}
+
+#[inline(always)]
+pub fn gelu<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    NormalTail::<R, S>::new(s, x).gelu(s, x)
+}
+
+/// The derivative is d = Q(a) - a e^(-a²/2) / sqrt(2 pi) below 0 and 1 - d above.
+#[inline(always)]
+pub fn gelu_with_slope<R: Real, S: Simd>(s: S, x: R::V<S>) -> (R::V<S>, R::V<S>) {
+    let tail = NormalTail::<R, S>::new(s, x);
+    let density = R::splat(s, R::from_f64(FRAC_1_SQRT_TAU));
+    let d = tail.times_exp(s, R::neg_mul_add(s, tail.a, density, tail.ratio));
+    let (zero, one) = (R::splat(s, R::ZERO), R::splat(s, R::ONE));
+    let slope = R::select_lt(s, x, zero, d, R::vsub(s, one, d));
+    (tail.gelu(s, x), slope)
 }

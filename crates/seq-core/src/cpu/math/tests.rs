@@ -17,7 +17,7 @@ struct Case {
     bound: f64,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     Case {
         name: "exp",
         f32: |arch, xs, out| map(arch, Exp, xs, out),
@@ -53,18 +53,29 @@ const CASES: [Case; 5] = [
         oracle: oracle::silu,
         bound: 2.6,
     },
+    Case {
+        name: "gelu",
+        f32: |arch, xs, out| map(arch, Gelu, xs, out),
+        f64: |arch, xs, out| map(arch, Gelu, xs, out),
+        oracle: oracle::gelu,
+        bound: 4.0,
+    },
 ];
 
-/// All five functions in f64, in the order of `CASES`: std's are good to 1 ulp of f64, nothing to f32.
-fn std_values(x: f64) -> [f64; 5] {
+/// All functions in f64, in the order of `CASES`: std's are good to 1 ulp of f64, nothing to f32. std has no
+/// error function: GELU is that of f64, whose error is tested by itself.
+fn f64_values(x: f64) -> [f64; 6] {
     let e = (-x.abs()).exp();
     let sigmoid = if x < 0.0 { e } else { 1.0 } / (1.0 + e);
+    let mut of_gelu = [0.0];
+    gelu(&[x], &mut of_gelu);
     [
         x.exp(),
         x.tanh(),
         sigmoid,
         x.max(0.0) + e.ln_1p(),
         x * sigmoid,
+        of_gelu[0],
     ]
 }
 
@@ -102,15 +113,15 @@ fn f32_error_is_within_the_bounds() {
         } else {
             [509, 8_191, 16_381][i.min(2)]
         });
-        let mut worst = [(0.0, 0.0); 5];
-        let mut out = [[0.0; 1024]; 5];
+        let mut worst = [(0.0, 0.0); CASES.len()];
+        let mut out = [[0.0; 1024]; CASES.len()];
         for xs in xs.chunks(1024) {
             for (case, out) in CASES.iter().zip(&mut out) {
                 (case.f32)(arch, xs, &mut out[..xs.len()]);
             }
             for (i, &x) in xs.iter().enumerate() {
-                let want = std_values(f64::from(x));
-                for f in 0..5 {
+                let want = f64_values(f64::from(x));
+                for f in 0..CASES.len() {
                     let error = error_f32(out[f][i], want[f]);
                     if error.is_nan() || error > worst[f].0 {
                         worst[f] = (error, x);
@@ -129,8 +140,9 @@ fn f32_error_is_within_the_bounds() {
     }
 }
 
-#[test]
-fn f64_error_is_within_the_bounds() {
+/// Any bit pattern, and uniform in four ranges: around the origin, where GELU changes, where nothing
+/// saturates, all.
+fn f64_samples() -> Vec<f64> {
     let mut seed = 0_u64;
     let mut random = || {
         // Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
@@ -140,12 +152,11 @@ fn f64_error_is_within_the_bounds() {
         z ^ (z >> 31)
     };
     let n = if cfg!(miri) { 100 } else { 8_000 };
-    // Any bit pattern, and uniform in three ranges: around the origin, where nothing saturates, all.
     let mut xs: Vec<f64> = (0..n)
         .map(|_| f64::from_bits(random()))
         .filter(|x| x.is_finite())
         .collect();
-    for range in [2.0, 40.0, 800.0] {
+    for range in [2.0, 8.0, 40.0, 800.0] {
         xs.extend((0..n).map(|_| ((random() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0) * range));
     }
     xs.extend([
@@ -158,6 +169,12 @@ fn f64_error_is_within_the_bounds() {
         709.782_712_893_383_9,
         -745.13,
     ]);
+    xs
+}
+
+#[test]
+fn f64_error_is_within_the_bounds() {
+    let xs = f64_samples();
     let mut out = vec![0.0; xs.len()];
     for case in &CASES {
         let want: Vec<_> = xs.iter().map(|&x| (case.oracle)(x)).collect();
@@ -178,8 +195,53 @@ fn f64_error_is_within_the_bounds() {
     }
 }
 
+/// The derivative that comes with GELU.
+struct GeluSlope;
+
+impl Function for GeluSlope {
+    #[inline(always)]
+    fn apply<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+        R::gelu_with_slope(s, x).1
+    }
+}
+
+/// In ulp, but where the derivative has its zero, at -0.75: there it is the difference of two numbers near
+/// 0.23, and the unit is theirs.
+#[test]
+fn the_slope_of_gelu_is_within_its_bound() {
+    let xs = f64_samples();
+    let want: Vec<_> = xs.iter().map(|&x| oracle::gelu_slope(x)).collect();
+    for (level, arch) in levels() {
+        let mut out = vec![0.0; xs.len()];
+        map(arch, GeluSlope, &xs, &mut out);
+        let singles: Vec<f32> = xs.iter().map(|&x| x as f32).collect();
+        let mut single = vec![0.0; xs.len()];
+        map(arch, GeluSlope, &singles, &mut single);
+        for (i, (&x, want)) in xs.iter().zip(&want).enumerate() {
+            let near_zero = (-1.2..-0.5).contains(&x);
+            let error = match near_zero {
+                true => want.difference(out[i]) / (f64::EPSILON / 8.0),
+                false => want.error(out[i]),
+            };
+            assert!(error <= 5.0, "{level} f64 slope at {x:e}: {error} ulp");
+            // What f32 is compared with is the f64 that was just checked, at the same argument.
+            let mut exact = [0.0];
+            map(arch, GeluSlope, &[f64::from(singles[i])], &mut exact);
+            let error = match near_zero {
+                true => (f64::from(single[i]) - exact[0]).abs() / f64::from(f32::EPSILON / 8.0),
+                false => error_f32(single[i], exact[0]),
+            };
+            assert!(
+                error <= 5.0,
+                "{level} f32 slope at {:e}: {error} ulp",
+                singles[i]
+            );
+        }
+    }
+}
+
 /// Limits, signs of zero and NaN, in every lane and beside other values.
-fn limits<R: Real>(functions: [OnSlices<R>; 5]) {
+fn limits<R: Real>(functions: [OnSlices<R>; 6]) {
     let infinity = f64::INFINITY;
     let special = [infinity, -infinity, 0.0, -0.0, f64::NAN, 1e30, -1e30];
     let want = [
@@ -188,6 +250,7 @@ fn limits<R: Real>(functions: [OnSlices<R>; 5]) {
         [1.0, 0.0, 0.5, 0.5, f64::NAN, 1.0, 0.0],
         [infinity, 0.0, 2_f64.ln(), 2_f64.ln(), f64::NAN, 1e30, 0.0],
         [infinity, -0.0, 0.0, -0.0, f64::NAN, 1e30, -0.0],
+        [infinity, 0.0, 0.0, -0.0, f64::NAN, 1e30, 0.0],
     ];
     // 7 values in 33 places: each is in every lane of a register of up to 16, and in a remainder.
     for shift in 0..special.len() {

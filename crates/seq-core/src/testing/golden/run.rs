@@ -70,6 +70,15 @@ impl<'a> Run<'a> {
         self.case.tensor(name).is_some()
     }
 
+    /// How many axes a tensor of the case has.
+    ///
+    /// # Panics
+    ///
+    /// When the case has no such tensor.
+    pub fn rank(&self, name: &str) -> usize {
+        self.data(name).shape().num_dims()
+    }
+
     /// A weight or input of floats. Where gradients are asked for it is a leaf that requires one;
     /// a parameter made of it should therefore be a `Param::from_tensor` of the very tensor, or a
     /// `Param::initialized` of what was computed from it.

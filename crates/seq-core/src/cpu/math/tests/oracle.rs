@@ -47,6 +47,12 @@ fn scale(x: f64, n: i32) -> f64 {
 pub struct Scaled(Double, i32);
 
 impl Scaled {
+    /// The magnitude of `y` minus this exact value.
+    pub fn difference(&self, y: f64) -> f64 {
+        let &Self(Double(high, low), n) = self;
+        ((y - scale(high, n)) - scale(low, n)).abs()
+    }
+
     /// The error of `y` in units in the last place of this exact value.
     pub fn error(&self, y: f64) -> f64 {
         let &Self(Double(high, low), n) = self;
@@ -134,4 +140,73 @@ pub fn softplus(x: f64) -> Scaled {
     let rest = e.add(expm1.mul(Double(-1.0, 0.0)));
     let log = Double(y, 0.0).add(rest.div(ONE.add(e)));
     Scaled(log.add(Double(x.max(0.0), 0.0)), 0)
+}
+
+/// 1 / sqrt(2 pi)
+const FRAC_1_SQRT_TAU: Double = Double(0.398_942_280_401_432_7, -2.492_327_202_277_73e-17);
+
+/// Q(a) sqrt(2 pi) e^(a²/2) for the upper tail Q of the normal distribution, and e^(-a²/2) / sqrt(2 pi) as a
+/// number times a power of two.
+fn tail(a: f64) -> (Double, Scaled) {
+    let square = a * a;
+    let rest = a.mul_add(a, -square) / 2.0;
+    let (expm1, n) = reduced(-square / 2.0);
+    let e = expm1.add(ONE).mul(Double::sum(1.0, -rest));
+    let density = e.mul(FRAC_1_SQRT_TAU);
+    let square = Double::sum(square, 2.0 * rest);
+    let ratio = if a < 5.0 {
+        // 1/2 - Q is the density times the sum of a^(2 k + 1) / (1 3 5 .. (2 k + 1)).
+        let (mut term, mut sum) = (Double(a, 0.0), Double(a, 0.0));
+        for k in 1..140 {
+            term = term.mul(square).div(Double(f64::from(2 * k + 1), 0.0));
+            sum = sum.add(term);
+            if term.0 < sum.0 * 1e-34 {
+                break;
+            }
+        }
+        let half = Double(0.5, 0.0).div(density.scale(n));
+        half.add(sum.mul(Double(-1.0, 0.0)))
+    } else {
+        // The continued fraction of Laplace: 1 / (a + 1 / (a + 2 / (a + 3 / ..))).
+        let below = (1..=80).rev().fold(Double(a, 0.0), |below, k| {
+            Double(a, 0.0).add(Double(f64::from(k), 0.0).div(below))
+        });
+        ONE.div(below)
+    };
+    (ratio, Scaled(density, n))
+}
+
+/// `line` plus what `part` makes of the ratio of [`tail`], times the density.
+fn with_tail(x: f64, line: f64, part: impl FnOnce(Double) -> Double) -> Scaled {
+    let (ratio, Scaled(density, n)) = tail(x.abs());
+    let part = part(ratio).mul(density);
+    match line == 0.0 {
+        true => Scaled(part, n),
+        false => Scaled(Double(line, 0.0).add(part.scale(n)), 0),
+    }
+}
+
+pub fn gelu(x: f64) -> Scaled {
+    if x.abs() > 40.0 {
+        return Scaled(Double(x.max(0.0), 0.0), 0);
+    }
+    if x.abs() < 1e-20 {
+        // x / 2 + x² / sqrt(2 pi), lifted out of the subnormal numbers.
+        let half = scale(x, 499);
+        return Scaled(Double(half, half * x * 2.0 * FRAC_1_SQRT_TAU.0), -500);
+    }
+    with_tail(x, x.max(0.0), |ratio| ratio.mul(Double(-x.abs(), 0.0)))
+}
+
+/// The derivative of [`gelu`].
+pub fn gelu_slope(x: f64) -> Scaled {
+    if x.abs() > 40.0 {
+        return Scaled(Double(if x < 0.0 { 0.0 } else { 1.0 }, 0.0), 0);
+    }
+    match x < 0.0 {
+        true => with_tail(x, 0.0, |ratio| ratio.add(Double(x, 0.0))),
+        false => with_tail(x, 1.0, |ratio| {
+            Double(x, 0.0).add(ratio.mul(Double(-1.0, 0.0)))
+        }),
+    }
 }

@@ -1,0 +1,151 @@
+//! Attention in plain tensor operations, which specify it.
+
+use burn::tensor::{Bool, Tensor, TensorData, s};
+
+use super::{Attention, Reach};
+
+/// How many scores there are at once, about; one query of every head at least.
+const SCORES: usize = 1 << 24;
+
+/// Below every score, and not so low that a difference overflows.
+const LOWEST: f64 = -1e30;
+
+pub(super) fn run(attention: Attention) -> Tensor<4> {
+    let attention = without_room(attention);
+    let [batch, time_query, heads, _] = attention.query.dims();
+    let [_, time_key, _, d_value] = attention.value.dims();
+    let device = attention.query.device();
+    let dtype = attention.query.dtype();
+    if time_key == 0 || batch * heads * time_query == 0 {
+        return Tensor::zeros([batch, time_query, heads, d_value], (&device, dtype));
+    }
+    let reach = attention.reach();
+    let chunk = (SCORES / (batch * heads * time_key)).clamp(1, time_query);
+    let outputs = (0..time_query)
+        .step_by(chunk)
+        .map(|first| some(&attention, &reach, first, chunk.min(time_query - first)))
+        .collect();
+    Tensor::cat(outputs, 1)
+}
+
+/// Without the keys beyond those of the longest row, as of a cache with room for more: a sum is rounded by how many
+/// numbers it has, zeros or not, and the room must not show.
+fn without_room(attention: Attention) -> Attention {
+    let [_, time_key, ..] = attention.key.dims();
+    let longest = match &attention.key_lengths {
+        Some(lengths) => lengths.as_slice().iter().copied().max().unwrap_or(0),
+        None => time_key,
+    };
+    if longest == time_key {
+        return attention;
+    }
+    let spreads = |keys: usize| keys == 1;
+    Attention {
+        key: attention.key.narrow(1, 0, longest),
+        value: attention.value.narrow(1, 0, longest),
+        mask: attention.mask.map(|mask| match spreads(mask.dims()[3]) {
+            true => mask,
+            false => mask.narrow(3, 0, longest),
+        }),
+        bias: attention.bias.map(|bias| match spreads(bias.dims()[3]) {
+            true => bias,
+            false => bias.narrow(3, 0, longest),
+        }),
+        ..attention
+    }
+}
+
+/// The queries `first..first + count`.
+fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Tensor<4> {
+    let [batch, _, heads, _] = attention.query.dims();
+    let [_, time_key, kv_heads, _] = attention.key.dims();
+    let device = attention.query.device();
+    // Each of the heads that share keys has a copy of them: [batch, heads, time, d].
+    let spread = |x: &Tensor<4>| {
+        let [batch, time, kv_heads, d] = x.dims();
+        let x = x.clone().swap_dims(1, 2).unsqueeze_dim::<5>(2);
+        x.expand([batch, kv_heads, heads / kv_heads, time, d])
+            .reshape([batch, heads, time, d])
+    };
+    debug_assert!(heads.is_multiple_of(kv_heads));
+    let query = attention.query.clone().narrow(1, first, count);
+    // What the padding holds, NaN perhaps, must not reach a gradient.
+    let clear = |x: &Tensor<4>| match &attention.key_lengths {
+        Some(lengths) => {
+            let [batch, time, heads, d] = x.dims();
+            let rows = lengths.clear(x.clone().reshape([batch, time, heads * d]));
+            rows.reshape([batch, time, heads, d])
+        }
+        None => x.clone(),
+    };
+    let keys = spread(&clear(&attention.key));
+    let scores = query.swap_dims(1, 2).matmul(keys.swap_dims(2, 3));
+    let mut scores = scores * attention.scale();
+    if let Some(cap) = attention.softcap {
+        // Burn's tanh has a gradient of ten digits.
+        let power = (scores * (2.0 / cap)).clamp(-60.0, 60.0).exp();
+        scores = (power + 1.0).recip() * (-2.0 * cap) + cap;
+    }
+    let queries = |rows: usize| match rows {
+        1 => s![.., .., .., ..],
+        _ => s![.., .., first..first + count, ..],
+    };
+    if let Some(bias) = &attention.bias {
+        scores = scores + bias.clone().slice(queries(bias.dims()[2]));
+    }
+    let dtype = scores.dtype();
+    if let Some(slopes) = &attention.alibi {
+        let slopes = TensorData::new(slopes.clone(), [1, heads, 1, 1]);
+        let slopes = Tensor::<4>::from_data(slopes, (&device, dtype));
+        let mut distances = Vec::with_capacity(batch * count * time_key);
+        for &offset in &reach.offsets {
+            for i in first..first + count {
+                let at = offset + i as isize;
+                distances.extend((0..time_key).map(|j| at.abs_diff(j as isize) as f64));
+            }
+        }
+        let distances = TensorData::new(distances, [batch, 1, count, time_key]);
+        scores = scores - slopes * Tensor::<4>::from_data(distances, (&device, dtype));
+    }
+    let mut hidden = scores.clone().equal_elem(f64::NEG_INFINITY);
+    if let Some(mask) = &attention.mask {
+        let mask = mask.clone().slice(queries(mask.dims()[2])).bool_not();
+        hidden = hidden.bool_or(mask.expand(scores.dims()));
+    }
+    if !reach.is_all(time_key) {
+        hidden = hidden.bool_or(unreached(reach, first, count, &scores));
+    }
+    let scores = scores.mask_fill(hidden.clone(), LOWEST);
+    // Where nothing is seen, the largest is LOWEST as well and each weight becomes one, then zero.
+    let top = scores.clone().detach().max_dim(3);
+    let weights = (scores - top).exp().mask_fill(hidden, 0.0);
+    let sums = weights.clone().sum_dim(3);
+    let empty = sums.clone().equal_elem(0.0);
+    let sums = sums.mask_fill(empty, 1.0);
+    let mut weights = weights / sums;
+    if let Some(dropout) = attention.dropout {
+        let [_, time_query, ..] = attention.query.dims();
+        let mut factors = vec![0.0; batch * heads * count * time_key];
+        for (at, row) in factors.chunks_mut(time_key).enumerate() {
+            let (head, i) = (at / count, at % count);
+            let row_number = head * time_query + first + i;
+            dropout.row(row_number).fill(0, row, 0.0, |x| x);
+        }
+        let factors = TensorData::new(factors, [batch, heads, count, time_key]);
+        weights = weights * Tensor::<4>::from_data(factors, (&device, dtype));
+    }
+    weights
+        .matmul(spread(&clear(&attention.value)))
+        .swap_dims(1, 2)
+}
+
+/// `[batch, heads, count, time_key]`, true where a key is out of a query's reach.
+fn unreached(reach: &Reach, first: usize, count: usize, scores: &Tensor<4>) -> Tensor<4, Bool> {
+    let [batch, _, _, time_key] = scores.dims();
+    let mut unreached = vec![true; batch * count * time_key];
+    for (at, row) in unreached.chunks_mut(time_key).enumerate() {
+        row[reach.range(at / count, first + at % count)].fill(false);
+    }
+    let unreached = TensorData::new(unreached, [batch, 1, count, time_key]);
+    Tensor::<4, Bool>::from_data(unreached, &scores.device()).expand(scores.dims())
+}

@@ -1,0 +1,5 @@
+//! Language models of Transformer blocks.
+
+mod config;
+
+pub use config::{TransformerLm, TransformerLmConfig};
