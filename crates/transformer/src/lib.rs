@@ -19,7 +19,7 @@ pub use feed_forward::{
     Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
     MlpConfig, Routed,
 };
-pub use lm::{TransformerLm, TransformerLmConfig};
+pub use lm::{TransformerLm, TransformerLmConfig, load_gguf};
 pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
 pub use norm::NormConfig;
 pub use positions::{PositionalEmbedding, PositionsConfig, alibi_slopes, sinusoidal};

@@ -23,7 +23,7 @@ use metadata::read_value;
 use source::{Source, invalid};
 
 /// What every file begins with.
-pub(super) const MAGIC: &[u8] = b"GGUF";
+pub(super) const MAGIC: &[u8; 4] = b"GGUF";
 
 /// The smallest entry of the metadata: an empty name, a type, a byte.
 const SMALLEST_VALUE: u64 = 8 + 4 + 1;
@@ -63,7 +63,7 @@ struct Info {
 
 fn read_header(file: &File) -> io::Result<Header> {
     let mut source = Source::new(file)?;
-    if source.array()? != *MAGIC {
+    if source.array::<4>()? != *MAGIC {
         return Err(invalid("it does not begin with `GGUF`"));
     }
     let version = source.u32()?;
