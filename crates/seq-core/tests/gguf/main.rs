@@ -16,7 +16,7 @@ fn take<const D: usize>(checkpoint: &mut Checkpoint, name: &str, shape: [usize; 
     let tensor: Tensor<D> = checkpoint
         .take(name, shape, (&Device::default(), DType::F32))
         .unwrap();
-    tensor.into_data().to_vec().unwrap()
+    tensor.into_data().try_to_vec().unwrap()
 }
 
 #[test]
@@ -109,6 +109,7 @@ fn small() -> Writer {
     q4_1.extend((0..16).map(|i| (15 - i) << 4 | i));
     Writer::default()
         .string("general.architecture", "none")
+        .f32("scale", 0.5)
         .array(
             "nested",
             9,
