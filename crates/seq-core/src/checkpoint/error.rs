@@ -23,14 +23,15 @@ pub enum CheckpointError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The content is neither safetensors nor anything `torch.save` writes, whatever the file's name says.
-    #[error("{}: neither a safetensors file nor a PyTorch checkpoint", file.display())]
+    /// The content is neither safetensors, GGUF nor anything `torch.save` writes, whatever the file's name
+    /// says.
+    #[error("{}: neither a safetensors or GGUF file nor a PyTorch checkpoint", file.display())]
     NotAWeightFile {
         /// The file.
         file: PathBuf,
     },
     /// The format was recognised, but the file is damaged or uses a part of the format that cannot
-    /// be read (sparse or quantized tensors, big-endian storages).
+    /// be read (PyTorch's sparse or quantized tensors, big-endian storages, the first version of GGUF).
     #[error("{}: damaged or unsupported: {reason}", file.display())]
     Corrupt {
         /// The file.
@@ -60,8 +61,8 @@ pub enum CheckpointError {
         /// The shape in the file.
         found: Vec<usize>,
     },
-    /// The tensor does not hold 16, 32 or 64 bit floats.
-    #[error("{}: tensor `{name}` holds {found}, expected F64, F32, F16 or BF16", file.display())]
+    /// The tensor does not hold 16, 32 or 64 bit floats, nor quantised ones of a known type.
+    #[error("{}: tensor `{name}` holds {found}, expected F64, F32, F16, BF16 or a known quantised type", file.display())]
     WrongDtype {
         /// The file.
         file: PathBuf,
@@ -106,7 +107,8 @@ pub enum CheckpointError {
         /// The files that were looked for.
         looked_for: Vec<String>,
     },
-    /// A field of a configuration has a value that cannot be used.
+    /// A field of a configuration, or a key of a GGUF file's metadata, is missing or has a value that cannot
+    /// be used.
     #[error("{}: field `{field}`: {reason}", file.display())]
     WrongField {
         /// The file.

@@ -1,7 +1,8 @@
 //! Weights made elsewhere, under the names they have there.
 //!
-//! [`Checkpoint::read`] opens what `torch.save` writes (`.pt`, `.pth`, `.bin`) and safetensors
-//! files; [`write_safetensors`] saves under the same names, so that PyTorch reads the file again.
+//! [`Checkpoint::read`] opens what `torch.save` writes (`.pt`, `.pth`, `.bin`), safetensors files and
+//! the GGUF files of llama.cpp, whose other half is [`GgufMetadata`]; [`write_safetensors`] saves under
+//! the same names, so that PyTorch reads the file again.
 //!
 //! Each [`take`](Checkpoint::take) checks name, shape and element type and hands out one tensor. A
 //! module is built from the tensors once all of them are there, and [`finish`](Checkpoint::finish)
@@ -44,6 +45,7 @@
 
 mod error;
 mod folder;
+mod gguf;
 mod reader;
 mod writer;
 
@@ -55,6 +57,7 @@ use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
 
 pub use error::CheckpointError;
 pub use folder::ConfigFile;
+pub use gguf::{GgufMetadata, GgufValue};
 pub use writer::{replace_file, write_safetensors};
 
 use reader::{Entry, corrupt, read_entries};
@@ -87,11 +90,15 @@ impl Checkpoint {
     /// `model_state_dict`, only these are kept, under their own names. Code in a pickle is never run.
     ///
     /// A safetensors file is held in memory until the last of its tensors has been taken or
-    /// dropped. A PyTorch file stays open, and a tensor is read from it when it is taken.
+    /// dropped. A PyTorch or GGUF file stays open, and a tensor is read from it when it is taken.
+    ///
+    /// Tensors of a GGUF file (version 2 or 3, little-endian) may be quantised as Q4_0, Q4_1, Q5_0, Q5_1,
+    /// Q8_0, Q4_K, Q5_K or Q6_K: they are handed out as floats. Shapes are in PyTorch's order, the reverse
+    /// of the file's.
     ///
     /// Damage is found as far as the formats allow. In PyTorch's ZIP files, checksums cover the
-    /// table of tensors, and every tensor that does not share its storage with others. Safetensors
-    /// and the format of PyTorch before 1.6 have no checksums: there a changed bit in an element
+    /// table of tensors, and every tensor that does not share its storage with others. Safetensors,
+    /// GGUF and the format of PyTorch before 1.6 have no checksums: there a changed bit in an element
     /// gives another number.
     ///
     /// # Errors
@@ -183,7 +190,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`MissingTensor`](CheckpointError::MissingTensor), [`WrongShape`](CheckpointError::WrongShape),
-    /// [`WrongDtype`](CheckpointError::WrongDtype) for integers, booleans, complex and 8 bit floats,
+    /// [`WrongDtype`](CheckpointError::WrongDtype) for integers, booleans, complex, 8 bit floats and
+    /// other quantised types,
     /// [`Corrupt`](CheckpointError::Corrupt) or [`Io`](CheckpointError::Io) if the elements cannot be
     /// read. After an error, the tensor is still there.
     ///

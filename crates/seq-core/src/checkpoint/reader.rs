@@ -1,4 +1,4 @@
-//! The two file formats, brought down to one table of tensors by name.
+//! The file formats, brought down to one table of tensors by name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use burn::tensor::DType;
 use pytorch_reader::{PytorchError, PytorchReader};
 use safetensors::{Dtype, SafeTensors};
 
-use super::CheckpointError;
+use super::{CheckpointError, gguf};
 
 /// Keys under which training scripts keep the weights beside the optimizer's state.
 const STATE_DICT_KEYS: [&str; 2] = ["state_dict", "model_state_dict"];
@@ -21,7 +21,8 @@ pub(super) struct Entry {
     pub shape: Vec<usize>,
     /// A float type, or the format's name for a type that holds no weights.
     pub dtype: Result<DType, String>,
-    bytes: Box<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>,
+    /// Reads the elements.
+    pub bytes: Box<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>,
 }
 
 impl Entry {
@@ -43,6 +44,8 @@ pub(super) fn read_entries(file: &Path) -> Result<BTreeMap<String, Entry>, Check
         guarded(file, || read_safetensors(file))
     } else if is_pytorch(&head) {
         guarded(file, || read_pytorch(file))
+    } else if head.starts_with(gguf::MAGIC) {
+        gguf::read_gguf(file)
     } else {
         Err(CheckpointError::NotAWeightFile {
             file: file.to_path_buf(),
@@ -138,7 +141,7 @@ pub(super) fn corrupt(file: &Path, reason: impl ToString) -> CheckpointError {
 }
 
 /// The readers report a file that contradicts itself as an I/O error of these kinds.
-fn io_error(file: &Path, source: io::Error) -> CheckpointError {
+pub(super) fn io_error(file: &Path, source: io::Error) -> CheckpointError {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     match source.kind() {
         InvalidData | InvalidInput | UnexpectedEof => corrupt(file, source),

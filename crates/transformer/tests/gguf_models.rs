@@ -1,0 +1,202 @@
+//! Models and tokenizers from GGUF files.
+
+#[path = "../examples/smollm2/tokenizer.rs"]
+mod tokenizer;
+#[path = "../../seq-core/tests/gguf/writer.rs"]
+mod writer;
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{Int, Tensor, Tolerance};
+use seq_core::checkpoint::GgufMetadata;
+use seq_transformer::{CheckpointError, TransformerLm, load_gguf};
+use serde_json::Value;
+use writer::{Writer, text};
+
+const D_MODEL: usize = 8;
+const D_HIDDEN: usize = 12;
+const HEADS: usize = 2;
+const D_HEAD: usize = 4;
+const VOCABULARY: usize = 11;
+
+/// The sizes of a small model.
+fn sizes(architecture: &str) -> Writer {
+    let key = |rest: &str| format!("{architecture}.{rest}");
+    Writer::default()
+        .string("general.architecture", architecture)
+        .u32(&key("embedding_length"), D_MODEL as u32)
+        .u32(&key("feed_forward_length"), D_HIDDEN as u32)
+        .u32(&key("block_count"), 1)
+        .u32(&key("attention.head_count"), HEADS as u32)
+        .u32(&key("attention.head_count_kv"), 1)
+        .u32(&key("context_length"), 64)
+        .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5)
+        .f32(&key("rope.freq_base"), 100.0)
+}
+
+/// Numbers between -1 and 1 that look random.
+fn numbers(seed: usize, count: usize) -> Vec<f32> {
+    let number = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
+    (0..count).map(number).collect()
+}
+
+/// The rows of each head from Hugging Face's order to the one in which neighbours turn together.
+fn interleave(rows: &[f32], heads: usize) -> Vec<f32> {
+    let row = |head: usize, i: usize| &rows[(head * D_HEAD + i) * D_MODEL..][..D_MODEL];
+    let mut all = Vec::new();
+    for head in 0..heads {
+        for pair in 0..D_HEAD / 2 {
+            all.extend(row(head, pair));
+            all.extend(row(head, pair + D_HEAD / 2));
+        }
+    }
+    all
+}
+
+/// A model whose weights depend on `interleaved` in their order alone.
+fn model(writer: Writer, interleaved: bool) -> Writer {
+    let bytes = |values: &[f32]| -> Vec<u8> {
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
+    };
+    let kv = D_HEAD;
+    let matrices = [
+        ("token_embd", VOCABULARY, D_MODEL),
+        ("blk.0.attn_q", HEADS * D_HEAD, D_MODEL),
+        ("blk.0.attn_k", kv, D_MODEL),
+        ("blk.0.attn_v", kv, D_MODEL),
+        ("blk.0.attn_output", D_MODEL, HEADS * D_HEAD),
+        ("blk.0.ffn_gate", D_HIDDEN, D_MODEL),
+        ("blk.0.ffn_up", D_HIDDEN, D_MODEL),
+        ("blk.0.ffn_down", D_MODEL, D_HIDDEN),
+    ];
+    let mut writer = writer;
+    for (seed, (name, rows, columns)) in matrices.into_iter().enumerate() {
+        let values = numbers(seed, rows * columns);
+        let values = match name {
+            "blk.0.attn_q" | "blk.0.attn_k" if interleaved => interleave(&values, rows / D_HEAD),
+            _ => values,
+        };
+        let shape = [rows as u64, columns as u64];
+        writer = writer.tensor(&format!("{name}.weight"), &shape, 0, &bytes(&values));
+    }
+    for (seed, name) in ["blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"]
+        .iter()
+        .enumerate()
+    {
+        let values = numbers(50 + seed, D_MODEL);
+        writer = writer.tensor(
+            &format!("{name}.weight"),
+            &[D_MODEL as u64],
+            0,
+            &bytes(&values),
+        );
+    }
+    writer
+}
+
+fn load(writer: &Writer) -> Result<TransformerLm, CheckpointError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = writer.write(folder.path());
+    load_gguf(file, &seq_transformer::device()).map(|(model, ..)| model)
+}
+
+/// The rows of `llama` are reordered so that neighbours turn together, those of `qwen2` are not.
+#[test]
+fn order_of_rows_goes_with_the_rotation() {
+    let llama = load(&model(sizes("llama"), true)).unwrap();
+    let qwen2 = load(&model(sizes("qwen2"), false)).unwrap();
+    let wrong = load(&model(sizes("llama"), false)).unwrap();
+    let ids = || Tensor::<2, Int>::from_data([[3, 1, 4, 1, 5]], &seq_transformer::device());
+    let logits = |model: &TransformerLm| model.forward(ids(), None).0.into_data();
+    let expected = logits(&qwen2);
+    // Sums of the same products in another order.
+    logits(&llama).assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-4));
+    let difference = Tensor::<3>::from_data(logits(&wrong), &seq_transformer::device())
+        - Tensor::from_data(expected, &seq_transformer::device());
+    assert!(difference.abs().max().into_scalar::<f32>() > 1e-2);
+}
+
+#[test]
+fn what_is_not_honoured_is_an_error_that_names_the_key() {
+    let cases = [
+        (
+            model(sizes("gemma3"), false),
+            "field `general.architecture`: it is `gemma3`, known are `llama` and `qwen2`",
+        ),
+        (
+            model(sizes("llama"), true).f32("llama.rope.scaling.factor", 2.0),
+            "field `llama.rope.scaling.factor`: it would not be honoured",
+        ),
+        (
+            model(sizes("llama"), true).string("llama.rope.scaling.type", "yarn"),
+            "field `llama.rope.scaling.type`: it is `yarn`, known is `none`",
+        ),
+        (
+            Writer::default().string("general.architecture", "llama"),
+            "field `llama.embedding_length`: it is not there",
+        ),
+        (sizes("llama"), "no tensor `token_embd.weight`"),
+        (
+            model(sizes("llama"), true).tensor("rope_freqs.weight", &[2], 0, &[0; 8]),
+            "tensors that the module does not have: `rope_freqs.weight`",
+        ),
+    ];
+    for (writer, expected) in cases {
+        // Without a table, the number of symbols is asked for.
+        let writer = writer.u32("llama.vocab_size", VOCABULARY as u32);
+        let error = load(&writer).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}\n{expected}");
+    }
+}
+
+/// The letters that stand for bytes (Radford et al. 2019): those that can be seen stand for themselves.
+fn letters() -> Vec<char> {
+    let seen = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let unseen = (0..=255u8).filter(|byte| !seen(byte)).count() as u32;
+    let others = (0..unseen).map(|i| char::from_u32(256 + i).unwrap());
+    (0..=255u8)
+        .filter(seen)
+        .map(char::from)
+        .chain(others)
+        .collect()
+}
+
+#[test]
+fn tokens_are_those_of_llama_cpp() {
+    let golden: Value = serde_json::from_str(include_str!("data/smollm_tokens.json")).unwrap();
+    let strings = |value: &Value| -> Vec<String> {
+        let values = value.as_array().unwrap().iter();
+        values
+            .map(|value| value.as_str().unwrap().to_string())
+            .collect()
+    };
+    let special = strings(&golden["special"]);
+    let merges = strings(&golden["merges"]);
+    let mut tokens: BTreeSet<String> = letters().into_iter().map(String::from).collect();
+    tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
+    let types = [vec![3i32; special.len()], vec![1; tokens.len()]].concat();
+    let tokens: Vec<String> = special.into_iter().chain(tokens).collect();
+    let texts = |values: &[String]| values.iter().map(|value| text(value)).collect::<Vec<_>>();
+    let types: Vec<Vec<u8>> = types
+        .iter()
+        .map(|kind| kind.to_le_bytes().to_vec())
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = Writer::default()
+        .string("tokenizer.ggml.model", "gpt2")
+        .string("tokenizer.ggml.pre", "smollm")
+        .array("tokenizer.ggml.tokens", 8, &texts(&tokens))
+        .array("tokenizer.ggml.token_type", 5, &types)
+        .array("tokenizer.ggml.merges", 8, &texts(&merges))
+        .write(folder.path());
+    let tokenizer = tokenizer::tokenizer(&GgufMetadata::read(file).unwrap()).unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let text = case["text"].as_str().unwrap();
+        let found = tokenizer.encode(text, false).unwrap();
+        assert_eq!(found.get_tokens(), strings(&case["tokens"]), "{text}");
+        assert_eq!(tokenizer.decode(found.get_ids(), false).unwrap(), text);
+    }
+}
