@@ -8,6 +8,7 @@ mod feed_forward;
 mod lm;
 mod multi_head;
 mod norm;
+mod parameters;
 mod positions;
 mod rotary;
 mod transformer;
@@ -19,7 +20,7 @@ pub use feed_forward::{
     Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
     MlpConfig, Routed,
 };
-pub use lm::{TransformerLm, TransformerLmConfig};
+pub use lm::{TransformerLm, TransformerLmConfig, load_pretrained, save_pretrained};
 pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
 pub use norm::NormConfig;
 pub use positions::{PositionalEmbedding, PositionsConfig, alibi_slopes, sinusoidal};

@@ -4,6 +4,8 @@ use seq_core::testing::Golden;
 
 #[path = "golden/attention.rs"]
 mod attention;
+#[path = "golden/causal_lm.rs"]
+mod causal_lm;
 
 #[test]
 fn golden_cases() {
@@ -11,5 +13,6 @@ fn golden_cases() {
     Golden::new(folder)
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
+        .kind("transformer", "causal_lm", causal_lm::case)
         .check();
 }
