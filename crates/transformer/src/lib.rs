@@ -4,6 +4,7 @@
 mod attention;
 mod block;
 mod cache;
+mod encoder;
 mod feed_forward;
 mod lm;
 mod multi_head;
@@ -16,6 +17,9 @@ mod transformer;
 pub use attention::{Alignment, Attention, AttentionDropout};
 pub use block::{NormPosition, TransformerBlock, TransformerBlockConfig};
 pub use cache::{KvCache, RewindError};
+pub use encoder::{
+    Pooling, TransformerEncoder, TransformerEncoderConfig, load_pretrained_encoder,
+};
 pub use feed_forward::{
     Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
     MlpConfig, Routed,

@@ -6,6 +6,8 @@ use seq_core::testing::Golden;
 mod attention;
 #[path = "golden/causal_lm.rs"]
 mod causal_lm;
+#[path = "golden/encoder.rs"]
+mod encoder;
 
 #[test]
 fn golden_cases() {
@@ -14,5 +16,6 @@ fn golden_cases() {
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
         .kind("transformer", "causal_lm", causal_lm::case)
+        .kind("transformer", "encoder", encoder::case)
         .check();
 }

@@ -6,4 +6,5 @@ mod parameters;
 mod pretrained;
 
 pub use config::{TransformerLm, TransformerLmConfig};
+pub(crate) use hugging_face::{OF_NO_EFFECT, activation};
 pub use pretrained::{load_pretrained, save_pretrained};
