@@ -108,7 +108,7 @@ fn part(tensor: Tensor<2>, heads: Heads, params: [&mut Param<Tensor<2>>; 3]) {
 }
 
 /// A tensor of its own: a view would keep the whole, and be copied by every use.
-fn by_itself<const D: usize>(view: Tensor<D>) -> Tensor<D> {
+pub(crate) fn by_itself<const D: usize>(view: Tensor<D>) -> Tensor<D> {
     let place = (&view.device(), view.dtype());
     Tensor::from_data(view.into_data(), place)
 }

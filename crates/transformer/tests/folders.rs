@@ -284,7 +284,7 @@ fn a_field_that_is_not_honoured_is_named() {
         (gpt2(), "n_layer", json!(0)),
         (gpt_neox(), "hidden_act", json!(3)),
         (llama(|_| ()), "hidden_act", json!("quick_gelu")),
-        (llama(|_| ()), "num_attention_heads", json!(3)),
+        (llama(|_| ()), "num_key_value_heads", json!(3)),
         (
             llama(|block| block.attention.bias = true),
             "layer_types",

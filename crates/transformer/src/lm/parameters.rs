@@ -1,10 +1,13 @@
 //! The parameters of language models by the names of Hugging Face's checkpoints.
 
-use seq_core::checkpoint::Checkpoint;
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::{Tensor, TensorCreationOptions};
+use seq_core::checkpoint::{Checkpoint, CheckpointError};
 
 use super::{TransformerLm, TransformerLmConfig};
 use super::hugging_face::Family;
-use crate::parameters::{Parameters, Stored, conv1d, linear, norm};
+use crate::parameters::{Parameters, Stored, by_itself, conv1d, linear, norm};
 use crate::{Mlp, MultiHeadAttention};
 
 /// All parameters of a model by name.
@@ -152,9 +155,9 @@ fn together<'a>(
     all: &mut Parameters<'a>,
     name: &str,
     attention: &'a mut MultiHeadAttention,
-    matrices: fn([&'a mut burn::module::Param<burn::tensor::Tensor<2>>; 3], usize) -> Stored<'a>,
+    matrices: fn([&'a mut Param<Tensor<2>>; 3], usize) -> Stored<'a>,
     heads: usize,
-) -> &'a mut burn::nn::Linear {
+) -> &'a mut Linear {
     let [query, key, value] = [&mut attention.query, &mut attention.key, &mut attention.value];
     let weights = [&mut query.weight, &mut key.weight, &mut value.weight];
     all.push((format!("{name}.weight"), matrices(weights, heads)));
@@ -225,4 +228,47 @@ fn llama(model: &mut TransformerLm) -> Parameters<'_> {
         linear(&mut all, "lm_head", map);
     }
     all
+}
+
+/// Takes the experts of transformers 5, all of a layer in one tensor, where a file has them so:
+/// `gate_up_proj` `[num_experts, 2 d_hidden, d_model]`, `down_proj` `[num_experts, d_model, d_hidden]`. Says
+/// whether it has.
+pub(super) fn take_packed_experts(
+    model: &mut TransformerLm,
+    checkpoint: &mut Checkpoint,
+    options: &TensorCreationOptions,
+) -> Result<bool, CheckpointError> {
+    let mut found = false;
+    for (i, block) in model.layer.blocks.iter_mut().enumerate() {
+        let prefix = format!("model.layers.{i}.mlp");
+        let packed = format!("{prefix}.experts.gate_up_proj");
+        let Mlp::Experts(layer) = &mut block.feed_forward else {
+            continue;
+        };
+        if checkpoint.shape(&packed).is_none() {
+            continue;
+        }
+        found = true;
+        let router = Stored::Turned(&mut layer.router.weight);
+        router.take(&format!("{prefix}.gate.weight"), checkpoint, options)?;
+        let count = layer.experts.len();
+        let [d_model, d_hidden] = layer.experts[0].input.weight.lazy_shape().dims();
+        let shape = [count, 2 * d_hidden, d_model];
+        let before = checkpoint.take::<3>(&packed, shape, options.clone())?;
+        let shape = [count, d_model, d_hidden];
+        let name = format!("{prefix}.experts.down_proj");
+        let after = checkpoint.take::<3>(&name, shape, options.clone())?;
+        let of = |packed: &Tensor<3>, expert: usize, from: usize, rows: usize| {
+            let part = packed.clone().narrow(0, expert, 1).narrow(1, from, rows);
+            Param::from_tensor(by_itself(part.squeeze_dim::<2>(0).transpose()))
+        };
+        for (i, expert) in layer.experts.iter_mut().enumerate() {
+            if let Some(gate) = &mut expert.gate {
+                gate.weight = of(&before, i, 0, d_hidden);
+            }
+            expert.input.weight = of(&before, i, d_hidden, d_hidden);
+            expert.output.weight = of(&after, i, 0, d_model);
+        }
+    }
+    Ok(found)
 }

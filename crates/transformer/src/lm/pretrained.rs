@@ -7,7 +7,7 @@ use seq_core::checkpoint::{
     Checkpoint, CheckpointError, ConfigFile, replace_file, write_safetensors,
 };
 
-use super::parameters::{Names, named};
+use super::parameters::{Names, named, take_packed_experts};
 use super::{TransformerLm, TransformerLmConfig, hugging_face};
 
 /// Loads a published model: a folder of Hugging Face with a `config.json` and weights, in one file or in
@@ -45,7 +45,11 @@ pub fn load_pretrained(
     let mut model = config.init(&options.device);
     let names = Names::of(&checkpoint, family);
     names.drop_copies(&mut checkpoint, family, &config);
+    let packed = take_packed_experts(&mut model, &mut checkpoint, &options)?;
     for (name, stored) in named(&mut model, family) {
+        if packed && name.contains(".block_sparse_moe.") {
+            continue;
+        }
         stored.take(names.find(&name), &mut checkpoint, &options)?;
     }
     checkpoint.finish()?;

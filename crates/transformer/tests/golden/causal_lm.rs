@@ -41,6 +41,7 @@ pub fn write_folder(folder: &Path, hf: &Value, run: &mut Run) {
         let data = match *shape {
             [a] => weights.take(&name, [a], options).map(Tensor::into_data),
             [a, b] => weights.take(&name, [a, b], options).map(Tensor::into_data),
+            [a, b, c] => (weights.take(&name, [a, b, c], options)).map(Tensor::into_data),
             _ => panic!("`{name}` has shape {shape:?}"),
         };
         run.track(&format!("weight.{name}"), &nothing);
