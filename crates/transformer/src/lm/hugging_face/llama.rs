@@ -16,8 +16,9 @@ pub(super) fn read(
 ) -> Result<TransformerLmConfig, CheckpointError> {
     // Of training, of how many devices the weights were spread over, of exports.
     file.discard(&["attention_dropout", "pretraining_tp", "transformers.js_config"]);
-    // What early conversions of Llama and SmolLM say about how they were made.
-    file.discard(&["is_llama_config", "rope_interleaved"]);
+    // Left behind by a conversion script.
+    file.discard(&["is_llama_config"]);
+    file.expect("rope_interleaved", &[json!(false)])?;
     let d_model: usize = file.require("hidden_size")?;
     let heads: usize = file.require("num_attention_heads")?;
     let num_layers = file.require("num_hidden_layers")?;
@@ -97,18 +98,21 @@ fn window(
     num_layers: usize,
 ) -> Result<Option<usize>, CheckpointError> {
     let window: Option<usize> = match model_type {
-        "llama" => return Ok(None),
+        "llama" => None,
         "mistral" if !file.has("sliding_window") => Some(4096),
         _ => file.take("sliding_window")?,
     };
-    if !model_type.starts_with("qwen") {
-        return Ok(window);
-    }
-    let used: bool = file.take("use_sliding_window")?.unwrap_or(false);
-    let full: usize = file.take("max_window_layers")?.unwrap_or(28);
+    let (window, full) = match model_type.starts_with("qwen") {
+        true => {
+            let used: bool = file.take("use_sliding_window")?.unwrap_or(false);
+            let full: usize = file.take("max_window_layers")?.unwrap_or(28);
+            (window.filter(|_| used), full)
+        }
+        false => (window, 0),
+    };
     let types: Option<Vec<String>> = file.take("layer_types")?;
     let types = types.unwrap_or_else(|| {
-        let kind = |layer| match used && window.is_some() && layer >= full {
+        let kind = |layer| match window.is_some() && layer >= full {
             true => "sliding_attention".to_string(),
             false => "full_attention".to_string(),
         };
@@ -117,7 +121,7 @@ fn window(
     let all = |kind: &str| types.iter().all(|found| found == kind);
     if all("full_attention") {
         Ok(None)
-    } else if all("sliding_attention") && used && window.is_some() {
+    } else if all("sliding_attention") && window.is_some() {
         Ok(window)
     } else {
         let field = "layer_types";

@@ -20,12 +20,14 @@ pub(crate) const OF_NO_EFFECT: &[&str] = &[
     "bos_token_id",
     "dtype",
     "eos_token_id",
+    "gradient_checkpointing",
     "initializer_range",
     "pad_token_id",
     "sep_token_id",
     "task_specific_params",
     "torch_dtype",
     "transformers_version",
+    "unk_token_id",
     "use_cache",
 ];
 
