@@ -6,8 +6,8 @@ use seq_core::testing::Golden;
 mod attention;
 #[path = "golden/causal_lm.rs"]
 mod causal_lm;
-#[path = "golden/layers.rs"]
-mod layers;
+#[path = "golden/encoder.rs"]
+mod encoder;
 
 #[test]
 fn golden_cases() {
@@ -15,8 +15,7 @@ fn golden_cases() {
     Golden::new(folder)
         .kind("attention", "sdpa", attention::sdpa)
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
-        .kind("transformer", "encoder_layer", layers::encoder)
-        .kind("transformer", "decoder_layer", layers::decoder)
-        .kind("transformer", "causal_lm", causal_lm::causal_lm)
+        .kind("transformer", "causal_lm", causal_lm::case)
+        .kind("transformer", "encoder", encoder::case)
         .check();
 }

@@ -132,13 +132,28 @@ impl ConfigFile {
             file: file.clone(),
             source,
         })?;
+        Self::parse(file, &text)
+    }
+
+    /// Reads the text of such a file, which errors call `file`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not an object in JSON.
+    pub fn parse(file: impl Into<PathBuf>, text: &str) -> Result<Self, CheckpointError> {
+        let file = file.into();
         let fields =
-            serde_json::from_str(&quote_constants(&text)).map_err(|error| corrupt(&file, error))?;
+            serde_json::from_str(&quote_constants(text)).map_err(|error| corrupt(&file, error))?;
         Ok(Self {
             file,
             prefix: String::new(),
             fields,
         })
+    }
+
+    /// Whether there is such a field, be it `null`.
+    pub fn has(&self, field: &str) -> bool {
+        self.fields.contains_key(field)
     }
 
     /// The object in a field, as a file of its own whose errors name the field too.

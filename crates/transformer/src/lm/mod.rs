@@ -1,11 +1,12 @@
 //! Language models of Transformer blocks, and the folders that they are published in.
 
 mod config;
+mod gguf;
 mod hugging_face;
-mod names;
+mod parameters;
 mod pretrained;
-mod rotary_fields;
-mod stored;
 
 pub use config::{TransformerLm, TransformerLmConfig};
-pub use pretrained::load_pretrained;
+pub use gguf::load_gguf;
+pub(crate) use hugging_face::{OF_NO_EFFECT, activation};
+pub use pretrained::{load_pretrained, save_pretrained};

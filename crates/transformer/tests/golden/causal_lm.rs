@@ -1,4 +1,6 @@
-//! Language models of Hugging Face, loaded as a user's are.
+//! Language models of Hugging Face.
+
+use std::path::Path;
 
 use burn::module::Param;
 use burn::nn::Linear;
@@ -9,10 +11,11 @@ use seq_core::models::Sampler;
 use seq_core::testing::Run;
 use seq_transformer::{Mlp, TransformerLm, load_pretrained};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// What `hf` says too is read from there by the loader.
 #[derive(Deserialize)]
-pub struct LmConfig {
+pub struct CausalLm {
     vocab_size: usize,
     d_model: usize,
     num_layers: usize,
@@ -20,51 +23,48 @@ pub struct LmConfig {
     time: usize,
     new_tokens: usize,
     with_gradients: bool,
-    hf: serde_json::Value,
+    hf: Value,
 }
 
-/// Writes the case's weights and configuration as a folder of Hugging Face, and tells the run that all are in use.
-pub fn folder_of(hf: &serde_json::Value, run: &mut Run, track: bool) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder for the model");
+/// The folder in which a user would have the case's weights.
+pub fn write_folder(folder: &Path, hf: &Value, run: &mut Run) {
     let mut checkpoint = Checkpoint::read(run.file()).expect("the case's own file");
     let mut weights = checkpoint.split_off("weight").expect("weights");
-    let shapes: Vec<(String, Vec<usize>)> = weights
-        .names()
-        .map(|name| (name.to_owned(), weights.shape(name).unwrap_or(&[]).to_vec()))
-        .collect();
+    let names: Vec<String> = weights.names().map(str::to_owned).collect();
+    // A reference that has no gradients has no leaves either.
+    let nothing = Tensor::<1>::ones([1], run.device());
     let device = run.device().clone();
-    let options = || (&device, DType::F64);
+    let options = (&device, DType::F64);
     let mut tensors = Vec::new();
-    for (name, shape) in shapes {
+    for name in names {
+        let shape = weights.shape(&name).expect("a tensor").to_vec();
         let data = match *shape {
-            [a] => weights.take(&name, [a], options()).map(Tensor::into_data),
-            [a, b] => weights.take(&name, [a, b], options()).map(Tensor::into_data),
+            [a] => weights.take(&name, [a], options).map(Tensor::into_data),
+            [a, b] => weights.take(&name, [a, b], options).map(Tensor::into_data),
+            [a, b, c] => (weights.take(&name, [a, b, c], options)).map(Tensor::into_data),
             _ => panic!("`{name}` has shape {shape:?}"),
         };
-        if track {
-            let nothing = Tensor::<1>::ones([1], run.device());
-            run.track(&format!("weight.{name}"), &nothing);
-        }
+        run.track(&format!("weight.{name}"), &nothing);
         tensors.push((name, data.expect("a tensor of the case")));
     }
-    write_safetensors(folder.path().join("model.safetensors"), tensors).expect("weights are saved");
-    std::fs::write(folder.path().join("config.json"), hf.to_string())
-        .expect("the configuration is saved");
-    folder
+    write_safetensors(folder.join("model.safetensors"), tensors).expect("weights are saved");
+    std::fs::write(folder.join("config.json"), hf.to_string()).expect("a configuration is saved");
 }
 
-pub fn causal_lm(config: LmConfig, run: &mut Run) {
-    let tracked = config.with_gradients && run.device().is_autodiff();
-    let folder = folder_of(&config.hf, run, !tracked);
+/// The model comes out of a folder, as a user's does.
+pub fn case(config: CausalLm, run: &mut Run) {
+    let folder = tempfile::tempdir().expect("a folder for the model");
+    write_folder(folder.path(), &config.hf, run);
     let loaded = load_pretrained(folder.path(), (run.device(), run.dtype()));
     let (mut model, read) = loaded.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(model.vocab_size(), config.vocab_size);
+    let transformer = &read.transformer;
     assert_eq!(
-        (read.transformer.num_layers, read.transformer.d_model()),
+        (transformer.num_layers, transformer.d_model()),
         (config.num_layers, config.d_model)
     );
-    if tracked {
-        leaves(&mut model, run);
+    if config.with_gradients {
+        put_leaves(&mut model, run);
     }
     let ids = run.int::<2>("input.input_ids");
     assert_eq!(ids.dims(), [config.batch, config.time]);
@@ -72,11 +72,9 @@ pub fn causal_lm(config: LmConfig, run: &mut Run) {
 
     let prompt = run.numbers("input.prompt");
     let prompt: Vec<u32> = prompt.iter().map(|&id| id as u32).collect();
-    let written: Vec<u32> = model
-        .generate(&prompt, Sampler::greedy())
-        .take(config.new_tokens)
-        .collect();
-    // Without the cache, all is read again for each symbol.
+    let written = model.generate(&prompt, Sampler::greedy());
+    let written: Vec<u32> = written.take(config.new_tokens).collect();
+    // Without the state, all is read again for each symbol.
     let mut again = prompt;
     for &expected in &written {
         let ids = TensorData::new(again.clone(), [1, again.len()]);
@@ -88,53 +86,126 @@ pub fn causal_lm(config: LmConfig, run: &mut Run) {
     }
     let tokens: Vec<i64> = written.into_iter().map(i64::from).collect();
     let tokens = TensorData::new(tokens, [1, config.new_tokens]);
-    run.output_int(
-        "greedy_tokens",
-        Tensor::<2, Int>::from_data(tokens, run.device()),
-    );
+    let tokens = Tensor::<2, Int>::from_data(tokens, run.device());
+    run.output_int("greedy_tokens", tokens);
 }
 
-/// Puts the case's own tensors, whose gradients are asked for, in the place of a Llama's parameters.
-fn leaves(model: &mut TransformerLm, run: &mut Run) {
-    let linear = |map: &mut Linear, name: String, run: &mut Run| {
-        let weight: Tensor<2> = run.float(&format!("{name}.weight"));
-        map.weight = Param::initialized(Default::default(), weight.transpose());
-        if let Some(bias) = &mut map.bias {
-            *bias = Param::from_tensor(run.float(&format!("{name}.bias")));
+/// The case's own tensors in place of those that were loaded, so that each has a gradient.
+fn put_leaves(model: &mut TransformerLm, run: &mut Run) {
+    if run.has("weight.transformer.wte.weight") {
+        put_gpt2(model, run);
+    } else {
+        put_llama(model, run);
+    }
+}
+
+fn vector(param: &mut Param<Tensor<1>>, name: &str, run: &mut Run) {
+    *param = Param::from_tensor(run.float(&format!("weight.{name}")));
+}
+
+fn matrix(param: &mut Param<Tensor<2>>, name: &str, run: &mut Run) {
+    *param = Param::from_tensor(run.float(&format!("weight.{name}")));
+}
+
+fn set<const D: usize>(param: &mut Param<Tensor<D>>, tensor: Tensor<D>) {
+    *param = Param::initialized(Default::default(), tensor);
+}
+
+fn linear(map: &mut Linear, name: &str, run: &mut Run) {
+    let weight: Tensor<2> = run.float(&format!("weight.{name}.weight"));
+    set(&mut map.weight, weight.transpose());
+    if let Some(bias) = &mut map.bias {
+        vector(bias, &format!("{name}.bias"), run);
+    }
+}
+
+fn norm(norm: &mut Norm, name: &str, run: &mut Run) {
+    match norm {
+        Norm::Rms(norm) => vector(&mut norm.gamma, &format!("{name}.weight"), run),
+        Norm::Layer(norm) => {
+            vector(&mut norm.gamma, &format!("{name}.weight"), run);
+            if let Some(beta) = &mut norm.beta {
+                vector(beta, &format!("{name}.bias"), run);
+            }
         }
-    };
-    let norm = |norm: &mut Norm, name: String, run: &mut Run| match norm {
-        Norm::Rms(norm) => norm.gamma = Param::from_tensor(run.float(&format!("{name}.weight"))),
-        Norm::Layer(_) => panic!("`{name}` is not one of a Llama"),
-    };
-    let embedding = run.float("weight.model.embed_tokens.weight");
-    model.embedding.weight = Param::from_tensor(embedding);
-    for (index, block) in model.layer.blocks.iter_mut().enumerate() {
-        let name = |part: &str| format!("weight.model.layers.{index}.{part}");
-        norm(&mut block.attention_norm, name("input_layernorm"), run);
-        norm(&mut block.feed_forward_norm, name("post_attention_layernorm"), run);
+    }
+}
+
+fn put_llama(model: &mut TransformerLm, run: &mut Run) {
+    let embedding = &mut model.embedding.weight;
+    matrix(embedding, "model.embed_tokens.weight", run);
+    for (i, block) in model.layer.blocks.iter_mut().enumerate() {
+        let name = |rest: &str| format!("model.layers.{i}.{rest}");
+        norm(&mut block.attention_norm, &name("input_layernorm"), run);
+        let after = name("post_attention_layernorm");
+        norm(&mut block.feed_forward_norm, &after, run);
         let attention = &mut block.attention;
-        linear(&mut attention.query, name("self_attn.q_proj"), run);
-        linear(&mut attention.key, name("self_attn.k_proj"), run);
-        linear(&mut attention.value, name("self_attn.v_proj"), run);
-        linear(&mut attention.output, name("self_attn.o_proj"), run);
-        if let Some(query) = &mut attention.query_norm {
-            norm(query, name("self_attn.q_norm"), run);
+        linear(&mut attention.query, &name("self_attn.q_proj"), run);
+        linear(&mut attention.key, &name("self_attn.k_proj"), run);
+        linear(&mut attention.value, &name("self_attn.v_proj"), run);
+        linear(&mut attention.output, &name("self_attn.o_proj"), run);
+        if let Some(of_query) = &mut attention.query_norm {
+            norm(of_query, &name("self_attn.q_norm"), run);
         }
-        if let Some(key) = &mut attention.key_norm {
-            norm(key, name("self_attn.k_norm"), run);
+        if let Some(of_key) = &mut attention.key_norm {
+            norm(of_key, &name("self_attn.k_norm"), run);
         }
-        let Mlp::Dense(layer) = &mut block.feed_forward else {
-            panic!("gradients of experts are no case");
+        let Mlp::Dense(mlp) = &mut block.feed_forward else {
+            panic!("gradients of experts are not compared")
         };
-        linear(layer.gate.as_mut().expect("a gate"), name("mlp.gate_proj"), run);
-        linear(&mut layer.input, name("mlp.up_proj"), run);
-        linear(&mut layer.output, name("mlp.down_proj"), run);
+        let gate = mlp.gate.as_mut().expect("a gate");
+        linear(gate, &name("mlp.gate_proj"), run);
+        linear(&mut mlp.input, &name("mlp.up_proj"), run);
+        linear(&mut mlp.output, &name("mlp.down_proj"), run);
     }
-    if let Some(last) = &mut model.layer.norm {
-        norm(last, "weight.model.norm".to_owned(), run);
-    }
+    let last = model.layer.norm.as_mut().expect("a last norm");
+    norm(last, "model.norm", run);
     if let Some(head) = &mut model.head {
-        linear(head, "weight.lm_head".to_owned(), run);
+        linear(head, "lm_head", run);
+    }
+}
+
+fn conv1d(map: &mut Linear, name: &str, run: &mut Run) {
+    matrix(&mut map.weight, &format!("{name}.weight"), run);
+    let bias = map.bias.as_mut().expect("a bias");
+    vector(bias, &format!("{name}.bias"), run);
+}
+
+fn put_gpt2(model: &mut TransformerLm, run: &mut Run) {
+    let embedding = &mut model.embedding.weight;
+    matrix(embedding, "transformer.wte.weight", run);
+    let positions = model.layer.positions.as_mut().expect("positions");
+    let positions = positions.weight.as_mut().expect("a table");
+    matrix(positions, "transformer.wpe.weight", run);
+    for (i, block) in model.layer.blocks.iter_mut().enumerate() {
+        let name = |rest: &str| format!("transformer.h.{i}.{rest}");
+        norm(&mut block.attention_norm, &name("ln_1"), run);
+        norm(&mut block.feed_forward_norm, &name("ln_2"), run);
+        let attention = &mut block.attention;
+        let weight: Tensor<2> = run.float(&format!("weight.{}", name("attn.c_attn.weight")));
+        let bias: Tensor<1> = run.float(&format!("weight.{}", name("attn.c_attn.bias")));
+        let maps = [
+            &mut attention.query,
+            &mut attention.key,
+            &mut attention.value,
+        ];
+        let [width, _] = weight.dims();
+        for (part, map) in maps.into_iter().enumerate() {
+            let columns = weight.clone().narrow(1, part * width, width);
+            set(&mut map.weight, columns);
+            let elements = bias.clone().narrow(0, part * width, width);
+            set(map.bias.as_mut().expect("a bias"), elements);
+        }
+        conv1d(&mut attention.output, &name("attn.c_proj"), run);
+        let Mlp::Dense(mlp) = &mut block.feed_forward else {
+            panic!("GPT-2 has no experts")
+        };
+        conv1d(&mut mlp.input, &name("mlp.c_fc"), run);
+        conv1d(&mut mlp.output, &name("mlp.c_proj"), run);
+    }
+    let last = model.layer.norm.as_mut().expect("a last norm");
+    norm(last, "transformer.ln_f", run);
+    if let Some(head) = &mut model.head {
+        linear(head, "lm_head", run);
     }
 }
