@@ -8,6 +8,7 @@
 
 mod agreement;
 mod gru;
+mod kind;
 mod lstm;
 mod mamba;
 mod measure;
@@ -15,10 +16,11 @@ mod recurrent;
 mod report;
 mod rnn;
 mod ssm;
+mod transformer;
 
 pub use agreement::{Agreement, Disagreement, TOLERANCE};
-pub use measure::{Sample, Timer, gemm_peak};
-pub use report::{Line, Row, linearity, print_table};
+pub use measure::{Sample, Timer, gemm_peak, peak_memory, read_bandwidth};
+pub use report::{Line, Machine, Row, linearity, print_table};
 
 use burn::tensor::Device;
 use recurrent::Compared;
@@ -27,12 +29,13 @@ use seq_lstm::LstmCell;
 use seq_rnn::RnnCell;
 
 /// What is known to the benchmarks: a name and the workloads, quick ones or all.
-pub const ARCHITECTURES: [(&str, Cases); 5] = [
+pub const ARCHITECTURES: [(&str, Cases); 6] = [
     (LstmCell::NAME, recurrent::cases::<LstmCell>),
     (GruCell::NAME, recurrent::cases::<GruCell>),
     (RnnCell::NAME, recurrent::cases::<RnnCell>),
     (ssm::NAME, ssm::cases),
     (mamba::NAME, mamba::cases),
+    (transformer::NAME, transformer::cases),
 ];
 
 /// Lists the workloads of an architecture.
@@ -64,6 +67,10 @@ pub struct Case {
     pub scaling: bool,
     /// Whether what it computes is compared with something else.
     pub checked: bool,
+    /// Bytes that a step reads at least, where memory bounds it: weights and cache; otherwise 0.
+    pub reads: f64,
+    /// Bytes of the inputs, where the peak of memory in a run is measured beside them.
+    pub inputs: Option<usize>,
     /// What it is timed beside, if anything: `burn_nn` for Burn's own module, `reference` for the
     /// reference body in tensor operations.
     pub baseline: Option<&'static str>,

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Distribution, Gradients, Tensor};
 use seq_core::SequenceLayer;
 use seq_mamba::{Mamba, MambaConfig, MambaState, Projection, SelectiveScan};
 
-use crate::{Agreement, Build, Case, Disagreement, Profile, Workload};
+use crate::kind::{Kind, NORMAL, Named, build, compare, flat, leaf, placed};
+use crate::{Agreement, Case, Disagreement, Profile, Workload};
 
 /// What the workloads are called by.
 pub const NAME: &str = "mamba";
@@ -18,8 +19,6 @@ const D_MODEL: usize = 256;
 const D_INNER: usize = 512;
 const D_STATE: usize = 16;
 
-const NORMAL: Distribution = Distribution::Normal(0.0, 1.0);
-
 /// Steps of a stream.
 const STEPS: usize = 200;
 
@@ -28,16 +27,6 @@ const COMPARED: usize = 256;
 
 /// The lengths over which time must grow linearly.
 const LENGTHS: [usize; 4] = [512, 2048, 8192, 32768];
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
-    /// The whole sequence without gradients.
-    Infer,
-    /// Forward and all gradients but those of a layer's input.
-    Train,
-    /// A stream, one step after the other.
-    Step,
-}
 
 pub fn cases(profile: Profile) -> Vec<Case> {
     let lengths = match profile {
@@ -71,6 +60,8 @@ fn scan(kind: Kind, time: usize) -> Case {
         steps: 1,
         scaling: true,
         checked: true,
+        reads: 0.0,
+        inputs: None,
         baseline: (time <= 2 * COMPARED).then_some(REFERENCE),
         build: build(move |device| Scan::new(kind, time, device)),
     }
@@ -88,13 +79,11 @@ fn layer(kind: Kind, batch: usize, time: usize) -> Case {
         steps,
         scaling: kind == Kind::Infer && batch == 1,
         checked: true,
+        reads: 0.0,
+        inputs: None,
         baseline: (batch * time <= 2 * COMPARED).then_some(REFERENCE),
         build: build(move |device| Layer::new(kind, batch, time, device)),
     }
-}
-
-fn build<W: Workload + 'static>(make: impl Fn(&Device) -> W + 'static) -> Build {
-    Box::new(move |device| Box::new(make(device)))
 }
 
 /// Of one state and one step, an exponential counted as one: 7 operations forward; 21 more backward, where
@@ -123,15 +112,6 @@ fn layer_flops(kind: Kind, steps: usize) -> f64 {
 
 fn config() -> MambaConfig {
     MambaConfig::new(D_MODEL).with_d_state(D_STATE)
-}
-
-fn placed(kind: Kind, device: &Device) -> Device {
-    let device = match kind {
-        Kind::Train => device.clone().autodiff(),
-        Kind::Infer | Kind::Step => device.clone(),
-    };
-    device.seed(0);
-    device
 }
 
 struct Scan {
@@ -323,25 +303,6 @@ impl Workload for Layer {
     }
 }
 
-/// Gradients in one row each, by name.
-type Named = Vec<(String, Tensor<1>)>;
-
-/// Compares the gradients that two outputs give what `read` reads.
-fn compare(
-    agreement: Agreement,
-    [ours, reference]: [Tensor<3>; 2],
-    read: impl Fn(&Gradients) -> Named,
-) -> Result<Agreement, Disagreement> {
-    let probe = Tensor::random(ours.dims(), NORMAL, &ours.device());
-    let gradients = |y: Tensor<3>| read(&(y * probe.clone()).sum().backward());
-    let (ours, reference) = (gradients(ours), gradients(reference));
-    assert!(!ours.is_empty() && ours.len() == reference.len());
-    let mut pairs = ours.into_iter().zip(reference);
-    pairs.try_fold(agreement, |agreement, ((name, ours), (_, reference))| {
-        agreement.compare(&format!("the gradient of {name}"), ours, reference)
-    })
-}
-
 /// Reads the gradients of all parameters.
 struct Reader<'a> {
     gradients: &'a Gradients,
@@ -372,24 +333,6 @@ impl ModuleVisitor for Reader<'_> {
         let gradient = flat(&param.val(), self.gradients);
         self.found
             .extend(gradient.map(|gradient| (self.path.join("."), gradient)));
-    }
-}
-
-fn flat<const D: usize>(x: &Tensor<D>, gradients: &Gradients) -> Option<Tensor<1>> {
-    Some(x.grad(gradients)?.reshape([-1]))
-}
-
-/// Random values that have a gradient where there is one.
-fn leaf<const D: usize>(
-    shape: [usize; D],
-    distribution: Distribution,
-    kind: Kind,
-    device: &Device,
-) -> Tensor<D> {
-    let x = Tensor::random(shape, distribution, device);
-    match kind {
-        Kind::Train => x.require_grad(),
-        Kind::Infer | Kind::Step => x,
     }
 }
 

@@ -1,6 +1,7 @@
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use seq_core::cpu::{Matrix, product};
+use seq_core::cpu::{Matrix, Team, product, threads};
 
 /// Times one operation a round at a time, so that rounds of several can take turns.
 pub struct Timer {
@@ -102,6 +103,46 @@ pub fn gemm_peak() -> f64 {
     [1024, 1536, 2048].map(rate).into_iter().fold(0.0, f64::max)
 }
 
+/// The rate in bytes a second at which the threads set read memory in a row: the best of several sums of 512 MB,
+/// far beyond what caches hold.
+pub fn read_bandwidth() -> f64 {
+    let values = vec![1.0_f32; 1 << 27];
+    let fastest = (0..7).fold(f64::INFINITY, |fastest, _| {
+        let start = Instant::now();
+        std::hint::black_box(sum(&values));
+        fastest.min(start.elapsed().as_secs_f64())
+    });
+    size_of_val(&values[..]) as f64 / fastest
+}
+
+/// The sum of all values, by all threads.
+fn sum(values: &[f32]) -> f64 {
+    let total = Mutex::new(0.0);
+    Team::run(threads(), |member| {
+        // As many sums at once as keep the loads going.
+        let mut sums = [0.0_f32; 64];
+        let values = &values[member.share(values.len())];
+        let chunks = values.chunks_exact(sums.len());
+        let rest = chunks.remainder().iter().sum::<f32>();
+        for chunk in chunks {
+            sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
+        }
+        let own = f64::from(sums.iter().sum::<f32>() + rest);
+        *total.lock().expect("no thread panicked") += own;
+    });
+    total.into_inner().expect("no thread panicked")
+}
+
+/// The most memory in bytes that this process has had so far, where Linux tells it.
+pub fn peak_memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +170,19 @@ mod tests {
         assert!(timer.runs > 100);
         let timer = Timer::new(Duration::ZERO, || std::thread::sleep(Timer::SHORTEST));
         assert_eq!(timer.runs, 1);
+    }
+
+    #[test]
+    fn every_value_is_read() {
+        let values: Vec<f32> = (0..1003).map(|i| i as f32).collect();
+        assert_eq!(sum(&values), 1002.0 * 1003.0 / 2.0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_peak_of_memory_is_that_of_the_process() {
+        let held = vec![1_u8; 64 << 20];
+        let peak = peak_memory().expect("Linux tells it");
+        assert!(peak >= held.len(), "{peak} bytes");
     }
 }

@@ -131,6 +131,8 @@ fn case<C: Compared>(kind: Kind, size: Size, scaling: bool) -> Case {
         steps: if kind == Kind::Step { time } else { 1 },
         scaling,
         checked: !scaling,
+        reads: 0.0,
+        inputs: None,
         baseline: (!scaling).then_some("burn_nn"),
         build: Box::new(move |device| Box::new(RecurrentWorkload::<C>::new(kind, size, device))),
     }

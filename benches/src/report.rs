@@ -16,6 +16,10 @@ pub struct Row {
     pub steps: usize,
     /// Whether the row belongs to a series over the sequence length.
     pub scaling: bool,
+    /// Bytes that a step reads at least; 0 where memory does not bound it.
+    pub reads: f64,
+    /// Bytes of the inputs, and the most that a process had which ran the workload once, its inputs included.
+    pub peak: Option<(usize, usize)>,
     /// This workspace's layer.
     pub ours: Sample,
     /// What it was timed beside, by name.
@@ -121,8 +125,24 @@ fn milliseconds(ms: f64) -> String {
     }
 }
 
-/// Prints the rows as a table; `peak` is that of [`gemm_peak`](crate::gemm_peak).
-pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
+/// What the rows are measured against.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine {
+    /// CPU threads.
+    pub threads: usize,
+    /// That of [`gemm_peak`](crate::gemm_peak).
+    pub peak: f64,
+    /// That of [`read_bandwidth`](crate::read_bandwidth), where a row needs it.
+    pub bandwidth: Option<f64>,
+}
+
+/// Prints the rows as a table.
+pub fn print_table(rows: &[Row], machine: Machine) {
+    let Machine {
+        threads,
+        peak,
+        bandwidth,
+    } = machine;
     const HEAD: [&str; 11] = [
         "workload",
         "backend",
@@ -173,9 +193,47 @@ pub fn print_table(rows: &[Row], threads: usize, peak: f64) {
             );
         }
     }
-    for line in linearity(rows).into_iter().chain(gru_beside_lstm(rows)) {
+    let memory = bandwidth.into_iter().flat_map(|rate| reading(rows, rate));
+    let lines = linearity(rows).into_iter().chain(gru_beside_lstm(rows));
+    for line in lines.chain(memory).chain(peaks(rows)) {
         println!("{line}");
     }
+}
+
+/// For each row that memory bounds: how its time stands beside that of reading what it has to read.
+fn reading(rows: &[Row], bandwidth: f64) -> Vec<String> {
+    let line = |row: &Row| {
+        let ms = row.reads / bandwidth * 1e3;
+        format!(
+            "Memory: {} on {} reads weights and cache, {:.1} MB, which takes {} ms at the {:.1} GB/s measured; its step takes {:.2} times as long.",
+            row.workload,
+            row.backend,
+            row.reads / 1e6,
+            milliseconds(ms),
+            bandwidth / 1e9,
+            row.ours.median / ms
+        )
+    };
+    rows.iter()
+        .filter(|row| row.reads > 0.0)
+        .map(line)
+        .collect()
+}
+
+/// For each row whose peak of memory was measured: how it stands beside the inputs.
+fn peaks(rows: &[Row]) -> Vec<String> {
+    let line = |row: &Row| {
+        let (inputs, peak) = row.peak?;
+        Some(format!(
+            "Peak of memory: {} on {}: {:.0} MB, the whole process with its inputs, which are {:.0} MB: {:.2} times.",
+            row.workload,
+            row.backend,
+            peak as f64 / 1e6,
+            inputs as f64 / 1e6,
+            peak as f64 / inputs as f64
+        ))
+    };
+    rows.iter().filter_map(line).collect()
 }
 
 /// For each series over the sequence length: how the time grew beside the work, from its first row
@@ -247,6 +305,8 @@ mod tests {
             flops: 4e6,
             steps: 1,
             scaling: false,
+            reads: 0.0,
+            peak: None,
             ours: sample(2.0),
             baseline: Some(("burn_nn", sample(5.0))),
             agreement: Some(agreement),
@@ -261,6 +321,28 @@ mod tests {
         let wrong = row(Err("another output".to_owned()));
         assert_eq!(wrong.cells(4.0)[7..10], ["WRONG", "-", "-"]);
         assert_eq!(wrong.lines(2).len(), 1);
+    }
+
+    #[test]
+    fn memory_is_told_where_it_counts() {
+        let mut row = row(Ok(Agreement::default()));
+        let rows = |row: &Row| {
+            [
+                reading(std::slice::from_ref(row), 1e10),
+                peaks(std::slice::from_ref(row)),
+            ]
+            .concat()
+        };
+        assert!(rows(&row).is_empty());
+        (row.reads, row.peak) = (1e7, Some((2_000_000, 5_000_000)));
+        let lines = rows(&row);
+        assert!(lines[0].contains("10.0 MB, which takes 1.00 ms at the 10.0 GB/s"));
+        assert!(
+            lines[0].ends_with("takes 2.00 times as long."),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[1].ends_with("2.50 times."), "{}", lines[1]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ fn case(time: usize) -> Case {
         steps: 1,
         scaling: false,
         checked: true,
+        reads: 0.0,
+        inputs: None,
         baseline: None,
         build: Box::new(move |device| Box::new(Convolution::new(time, device))),
     }

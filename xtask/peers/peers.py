@@ -2,8 +2,9 @@
 
     peers.py --peer torch --threads 2 lstm_infer/B1_T256_I128_H256_L1 sscan_fwd/L512
 
-Of recurrent layers, B, T, I, H and L are batch, time, d_input, d_hidden and num_layers; of Mamba, B and T
-are batch and time; of a scan or a convolution alone, L is the length. `infer` is the whole sequence, `train`
+Of recurrent layers, B, T, I, H and L are batch, time, d_input, d_hidden and num_layers; of Mamba and of
+Transformer layers, B and T are batch and time; of a scan or a convolution alone, L is the length. Of attention,
+H and D are the heads and their width, C how many steps the cache holds. `infer` is the whole sequence, `train`
 forward, backward and the gradients of all parameters, `step` one step of a stream.
 """
 
@@ -15,6 +16,7 @@ import time
 
 import recurrent
 import state_space
+import transformer
 
 # For each kind of workload, the functions of (name, kind, sizes, threads) that make the operation in a
 # library, and how many steps of a stream it makes in a call.
@@ -25,6 +27,11 @@ FAMILIES = {
     "sscan": (state_space.SCANS, 1),
     "mamba": (state_space.LAYERS, state_space.STEPS),
     "s4d": (state_space.CONVOLUTIONS, 1),
+    "sdpa": (transformer.ATTENTION, 1),
+    "encoder": (transformer.ENCODERS, 1),
+    "causal": (state_space.TRANSFORMERS, 1),
+    "attention": (transformer.STREAMS, transformer.STEPS),
+    "decode": (transformer.DECODERS, transformer.STEPS),
 }
 LIBRARIES = sorted({library for peers, _ in FAMILIES.values() for library in peers})
 

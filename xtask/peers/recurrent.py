@@ -100,39 +100,11 @@ def onnx_recurrent(architecture, kind, sizes, compile_model):
 
 
 def onnxruntime_recurrent(architecture, kind, sizes, threads):
-    import onnxruntime
-
-    def compile_model(model):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(None, inputs)
-
-    return onnx_recurrent(architecture, kind, sizes, compile_model)
+    return onnx_recurrent(architecture, kind, sizes, start.onnxruntime(threads))
 
 
 def openvino_recurrent(architecture, kind, sizes, threads):
-    import openvino
-
-    def compile_model(model):
-        core = openvino.Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        compiled = core.compile_model(core.read_model(model), "CPU", settings)
-        request, count = compiled.create_infer_request(), len(compiled.outputs)
-
-        def run(inputs):
-            outputs = request.infer(inputs, share_inputs=True, share_outputs=True)
-            return [outputs[i] for i in range(count)]
-
-        return run
-
-    return onnx_recurrent(architecture, kind, sizes, compile_model)
+    return onnx_recurrent(architecture, kind, sizes, start.openvino(threads))
 
 
 def jax_recurrent(architecture, kind, sizes, threads):

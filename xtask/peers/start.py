@@ -20,3 +20,41 @@ def jax(threads):
 
     jax.config.update("jax_platforms", "cpu")
     return jax
+
+
+def onnxruntime(threads):
+    """What makes a function of a serialised ONNX model: of its inputs by name, to the list of its outputs."""
+    import onnxruntime
+
+    def compile_model(model):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return lambda inputs: session.run(None, inputs)
+
+    return compile_model
+
+
+def openvino(threads):
+    """As onnxruntime."""
+    import openvino
+
+    def compile_model(model):
+        core = openvino.Core()
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = core.compile_model(core.read_model(model), "CPU", settings)
+        request, count = compiled.create_infer_request(), len(compiled.outputs)
+
+        def run(inputs):
+            outputs = request.infer(inputs, share_inputs=True, share_outputs=True)
+            return [outputs[i] for i in range(count)]
+
+        return run
+
+    return compile_model

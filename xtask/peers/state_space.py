@@ -309,3 +309,5 @@ LAYERS = {
     "torch_attention": transformer_layer,
 }
 CONVOLUTIONS = {"torch": torch_convolution, "jax": jax_convolution, "scipy": scipy_convolution}
+# The same layer under the names of our own.
+TRANSFORMERS = {"torch": transformer_layer}

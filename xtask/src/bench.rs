@@ -11,12 +11,13 @@ use crate::peers;
 /// Forward, training step and streaming step across sizes, with the same weights as Burn's module, or the
 /// reference body where Burn has no such module, and in turns with it. Prints the number of weights, the
 /// time, its spread, how many times faster, the GFLOP/s achieved, and their share of what matrix products
-/// reach on this machine; beneath, whether time grows linearly with the sequence, and the GRU's weights
-/// and training time beside the LSTM's. Where outputs or gradients disagree no ratio is given and the
+/// reach on this machine; beneath, whether time grows linearly with the sequence, the GRU's weights
+/// and training time beside the LSTM's, the time of decoding beside that of reading weights and cache once, and
+/// the peak of memory beside the inputs of long attention. Where outputs or gradients disagree no ratio is given and the
 /// command fails. Quick takes under two minutes an architecture once it is built.
 #[derive(Args)]
 pub struct Bench {
-    /// Only these architectures, of `lstm`, `gru`, `rnn`, `ssm`, `mamba`; by default all.
+    /// Only these architectures, of `lstm`, `gru`, `rnn`, `ssm`, `mamba`, `transformer`; by default all.
     #[arg(long, value_delimiter = ',')]
     arch: Vec<String>,
     /// Backends: `ndarray`, `flex`, `wgpu`, `vulkan`, `metal`, `webgpu`, `cuda`, `rocm`.
@@ -38,8 +39,9 @@ pub struct Bench {
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
     /// Also time PyTorch, onnxruntime, OpenVINO, JAX, transformers, mamba.py and scipy, in turns with
-    /// ours; beside a Mamba layer also a causal Transformer layer of PyTorch, `torch_attention`. Installs them under `target/peers` (2.5 GB), unless `SEQ_PEERS_PYTHON` names a Python that has
-    /// them. A program that `SEQ_GGML_BENCH` names is timed too; it takes the thread count and the
+    /// ours; `torch_attention` is a layer by hand on PyTorch's fused attention: a causal one beside a Mamba
+    /// layer, an encoder's beside ours. Installs them under `target/peers` (2.5 GB), unless
+    /// `SEQ_PEERS_PYTHON` names a Python that has them. A program that `SEQ_GGML_BENCH` names is timed too; it takes the thread count and the
     /// workloads, parted by commas, and prints a line of JSON for each.
     #[arg(long)]
     peers: bool,

@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use benches::{ARCHITECTURES, Case, Profile, Row, Timer, gemm_peak, print_table};
+use benches::{
+    ARCHITECTURES, Case, Machine, Profile, Row, Timer, gemm_peak, peak_memory, print_table,
+    read_bandwidth,
+};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use seq_core::BackendName;
@@ -40,6 +43,9 @@ struct Args {
     /// Neither time anything else nor compare with it.
     #[arg(long)]
     ours_only: bool,
+    /// Run this workload once and print the most memory in bytes that the process had.
+    #[arg(long, hide = true)]
+    peak_of: Option<String>,
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -53,8 +59,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if let Some(child) = with_thread_pools(threads)? {
         return Ok(child);
     }
-    seq_core::cpu::keep_memory();
     seq_core::cpu::set_threads(threads);
+    if let Some(name) = &args.peak_of {
+        return run_alone(name, &args);
+    }
+    seq_core::cpu::keep_memory();
 
     let cases = select(&args)?;
     let (rounds, budget) = match args.profile {
@@ -63,7 +72,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     };
     let rounds = args.rounds.unwrap_or(rounds).max(1);
     eprintln!("measuring the peak of matrix products on {threads} threads");
-    let peak = gemm_peak();
+    let machine = Machine {
+        threads,
+        peak: gemm_peak(),
+        bandwidth: cases
+            .iter()
+            .any(|case| case.reads > 0.0)
+            .then(read_bandwidth),
+    };
 
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?;
     let bar = ProgressBar::new((cases.len() * (rounds + 1)) as u64).with_style(style);
@@ -73,7 +89,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     bar.finish_and_clear();
 
-    print_table(&rows, threads, peak);
+    print_table(&rows, machine);
     if let Some(path) = &args.json {
         write_lines(path, &rows, threads)
             .map_err(|error| format!("{}: {error}", path.display()))?;
@@ -180,11 +196,36 @@ fn measure(
             flops: case.flops,
             steps: case.steps,
             scaling: case.scaling,
+            reads: case.reads,
+            peak: peak(case, backend, args),
             ours: ours.sample(case.steps),
             baseline: baseline.zip(beside.map(|timer| timer.sample(case.steps))),
             agreement,
         })
         .collect()
+}
+
+/// The bytes of the inputs, where the case names them, and the peak of a process that runs it alone; what
+/// runs before it in this one would count too.
+fn peak(case: &Case, backend: BackendName, args: &Args) -> Option<(usize, usize)> {
+    let inputs = case.inputs.filter(|_| !args.ours_only)?;
+    let output = Command::new(std::env::current_exe().ok()?)
+        .args(["--peak-of", &case.name, "--backend", backend.name()])
+        .args(["--profile", "full"])
+        .args(args.threads.map(|threads| format!("--threads={threads}")))
+        .output()
+        .ok()?;
+    let peak = String::from_utf8(output.stdout).ok()?;
+    Some((inputs, peak.trim().parse().ok()?))
+}
+
+fn run_alone(name: &str, args: &Args) -> Result<ExitCode, Box<dyn Error>> {
+    let cases = select(args)?;
+    let case = cases.iter().find(|case| case.name == name);
+    let case = case.ok_or_else(|| format!("no workload `{name}`"))?;
+    (case.build)(&args.backend[0].device()).ours();
+    println!("{}", peak_memory().ok_or("the system does not tell it")?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write_lines(path: &PathBuf, rows: &[Row], threads: usize) -> Result<(), Box<dyn Error>> {

@@ -24,7 +24,7 @@ fn check(blocks: fn(usize) -> Vec<BlockConfig>) {
         let config = HybridConfig::new(d_model, blocks(d_model)).with_norm_eps(0.5);
         config.init(device)
     };
-    Conformance::new(make).with_cases(2).check();
+    Conformance::new(make).with_cases(1).check();
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The kernels under a memory checker.
 
+use burn::nn::{LayerNormConfig, RmsNormConfig};
 use burn::tensor::{Distribution, Tensor};
-use seq_core::Lengths;
+use seq_core::blocks::Norm;
 use seq_core::scan::{Complex, ComplexDecay, ComplexScan, Decay, LinearScan};
 use seq_core::testing::recurrent::{cpu_backends, memory};
+use seq_core::{Lengths, linear, linear_transposed};
 
 /// Forward and backward at sizes around those of registers and of a chunk, and with several threads,
 /// with lengths and resets.
@@ -39,7 +41,55 @@ fn scans() {
     }
 }
 
+/// The norms, at widths around those of registers, with one thread and with two.
+#[test]
+fn norms() {
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        for [rows, width] in [[1, 1], [3, 15], [2, 77], [130, 259]] {
+            let norms = [
+                Norm::from(LayerNormConfig::new(width).init(&device)),
+                Norm::from(RmsNormConfig::new(width).init(&device)),
+            ];
+            for norm in norms {
+                let x = Tensor::<2>::random([rows, width], Distribution::Default, &device);
+                let x = x.require_grad();
+                let gradients = norm.forward(x.clone()).sum().backward();
+                let gradient = x.grad(&gradients).expect("a gradient");
+                assert!(gradient.is_finite().all().into_scalar::<bool>());
+            }
+        }
+    }
+}
+
+/// The linear maps, of few rows and of many, with one thread and with two.
+#[test]
+fn linear_maps() {
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        for [rows, d_input, d_output] in [[1, 1, 1], [3, 530, 259], [9, 77, 15], [300, 21, 67]] {
+            let random = |shape: [usize; 2]| {
+                Tensor::<2>::random(shape, Distribution::Default, &device).require_grad()
+            };
+            let (x, weight) = (random([rows, d_input]), random([d_input, d_output]));
+            let bias = Tensor::<1>::ones([d_output], &device).require_grad();
+            let y = linear(x.clone(), weight, Some(bias.clone()));
+            let y = linear_transposed(y, random([d_input, d_output]));
+            let gradients = y.sum().backward();
+            for gradient in [
+                x.grad(&gradients).map(|x| x.flatten::<1>(0, 1)),
+                bias.grad(&gradients),
+            ] {
+                let gradient = gradient.expect("a gradient").is_finite();
+                assert!(gradient.all().into_scalar::<bool>());
+            }
+        }
+    }
+}
+
 #[test]
 fn kernels_keep_to_their_memory() {
+    memory::under_valgrind("linear_maps");
     memory::under_valgrind("scans");
+    memory::under_valgrind("norms");
 }

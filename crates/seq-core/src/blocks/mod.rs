@@ -4,6 +4,6 @@ mod norm;
 mod residual;
 mod stack;
 
-pub use norm::Norm;
+pub use norm::{LayerNorm, Norm};
 pub use residual::Residual;
 pub use stack::Stack;

@@ -106,6 +106,11 @@ impl Checkpoint {
         })
     }
 
+    /// The file that was read.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// The names of the tensors that have not been taken, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)

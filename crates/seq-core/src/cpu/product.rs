@@ -1,4 +1,7 @@
-use super::{Real, Shared, Team, reserve, threads};
+mod few;
+mod large;
+
+use super::{Real, Shared, reserve, threads};
 
 /// Below this many multiplications a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 17;
@@ -42,111 +45,111 @@ impl<'a, R> Matrix<'a, R> {
     }
 }
 
-/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`] of the [`Team`]. The rows of
-/// `out` are `out_stride` apart.
+/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`] of the [`Team`](super::Team).
+/// The rows of `out` are `out_stride` apart.
 ///
 /// # Panics
 ///
 /// When a matrix reaches beyond its memory.
 pub fn product<R: Real>(
-    [m, k, n]: [usize; 3],
+    size: [usize; 3],
     a: Matrix<'_, R>,
     b: Matrix<'_, R>,
     out: &mut [R],
     out_stride: usize,
     add: bool,
 ) {
+    let [m, k, n] = size;
     assert!(
         Matrix::rows(&*out, out_stride).holds(m, n),
         "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
     );
-    // SAFETY: by the assertion, and `out` is borrowed alone.
-    unsafe {
-        product_at(
-            [m, k, n],
-            a,
-            b,
-            Shared::new(out.as_mut_ptr()),
-            out_stride,
-            add,
-        )
+    let product = Product {
+        size,
+        a,
+        b,
+        bias: None,
+        out: Shared::new(out.as_mut_ptr()),
+        out_stride,
+        add,
     };
+    // SAFETY: by the assertion, and `out` is borrowed alone.
+    unsafe { product.run() };
 }
 
-/// As [`product`], into a new vector `[m, n]`.
+/// `a b`, and the bias `[n]` added to every row, as a new vector `[m, n]`.
 ///
 /// # Panics
 ///
-/// When a matrix reaches beyond its memory.
-pub fn product_of<R: Real>([m, k, n]: [usize; 3], a: Matrix<'_, R>, b: Matrix<'_, R>) -> Vec<R> {
+/// When a matrix reaches beyond its memory, or the bias has not `n` elements.
+pub fn product_of<R: Real>(
+    size: [usize; 3],
+    a: Matrix<'_, R>,
+    b: Matrix<'_, R>,
+    bias: Option<&[R]>,
+) -> Vec<R> {
+    let [m, _, n] = size;
+    if let Some(bias) = bias {
+        assert_eq!(bias.len(), n, "the elements of a bias");
+    }
     let mut out = reserve(m * n);
+    let product = Product {
+        size,
+        a,
+        b,
+        bias,
+        out: Shared::new(out.as_mut_ptr()),
+        out_stride: n,
+        add: false,
+    };
     // SAFETY: there is room for `[m, n]`, all of which the product writes.
     unsafe {
-        product_at([m, k, n], a, b, Shared::new(out.as_mut_ptr()), n, false);
+        product.run();
         out.set_len(m * n);
     }
     out
 }
 
-/// As [`product`]; without `add`, `out` need not be initialised.
-///
-/// # Safety
-///
-/// `out` must be writable for `[m, n]`, rows `out_stride` apart, and nobody else may use it.
-unsafe fn product_at<R: Real>(
-    [m, k, n]: [usize; 3],
-    a: Matrix<'_, R>,
-    b: Matrix<'_, R>,
+/// A product and where it goes.
+struct Product<'a, R> {
+    /// `[m, k, n]`
+    size: [usize; 3],
+    a: Matrix<'a, R>,
+    b: Matrix<'a, R>,
+    bias: Option<&'a [R]>,
     out: Shared<R>,
     out_stride: usize,
+    /// Whether it is added to what is there, without a bias.
     add: bool,
-) {
-    assert!(
-        a.holds(m, k) && b.holds(k, n),
-        "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
-    );
-    let strides =
-        |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
-    let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
-    let count = match m * k * n < WORTH_SHARING {
-        true => 1,
-        false => threads(),
-    };
-    Team::run(count, |member| {
-        // The longer side is cut, so that less is packed twice.
-        let (rows, columns) = match m >= n {
-            true => (member.share(m), 0..n),
-            false => (0..m, member.share(n)),
-        };
-        if rows.is_empty() || columns.is_empty() {
+}
+
+impl<R: Real> Product<'_, R> {
+    /// Computes it; without `add`, `out` need not be initialised.
+    ///
+    /// # Safety
+    ///
+    /// `out` must be writable for `[m, n]`, rows `out_stride` apart, and nobody else may use it.
+    unsafe fn run(&self) {
+        let [m, k, n] = self.size;
+        assert!(
+            self.a.holds(m, k) && self.b.holds(k, n),
+            "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
+        );
+        if m == 0 || n == 0 {
             return;
         }
-        // SAFETY: the three matrices are inside their memory, and every member writes its own part of
-        // `out`.
+        let count = match m * k * n < WORTH_SHARING {
+            true => 1,
+            false => threads(),
+        };
+        // SAFETY: the matrices are inside their memory, and `out` by the caller's promise.
         unsafe {
-            gemm::gemm(
-                rows.len(),
-                columns.len(),
-                k,
-                out.at(rows.start * out_stride + columns.start),
-                1,
-                out_stride as isize,
-                add,
-                a.data.as_ptr().add(rows.start * a.row_stride),
-                a_columns,
-                a_rows,
-                b.data.as_ptr().add(columns.start * b.column_stride),
-                b_columns,
-                b_rows,
-                R::ONE,
-                R::ONE,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
+            match few::fits(self) {
+                true => few::run(self, count),
+                false => large::run(self, count),
+            }
         }
-    });
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +175,9 @@ mod tests {
         let begin = integers(m * (n + gap), 2);
         let mut out = begin.clone();
         product([m, k, n], a, b, &mut out, n + gap, add);
-        let new = product_of([m, k, n], a, b);
+        let bias = integers(n, 4);
+        let new = product_of([m, k, n], a, b, None);
+        let biased = product_of([m, k, n], a, b, Some(&bias));
 
         let at = |x: &Matrix<'_, f32>, row: usize, column: usize| {
             x.data[row * x.row_stride + column * x.column_stride]
@@ -188,9 +193,10 @@ mod tests {
             };
             assert_eq!(found, expected, "row {row}, column {column}");
             if column < n && !add {
+                let new = [new[row * n + column], biased[row * n + column]];
                 assert_eq!(
-                    new[row * n + column],
-                    expected,
+                    new,
+                    [expected, expected + bias[column]],
                     "a new one, row {row}, column {column}"
                 );
             }
@@ -199,22 +205,38 @@ mod tests {
 
     #[test]
     fn products_are_those_of_three_loops() {
-        // Empty ones, odd ones, and some that several threads share, along either side.
+        // Empty ones, odd ones, and some that several threads share; of few rows, of more than a tile or a
+        // piece has, and deeper than a panel is.
         let sizes = [
             [0, 3, 2],
             [3, 0, 2],
+            [20, 0, 70],
             [1, 1, 1],
             [5, 7, 3],
+            [8, 21, 2100],
+            [9, 21, 17],
             [70, 65, 33],
             [33, 65, 70],
             [1, 400, 401],
             [401, 400, 1],
+            [14, 1030, 131],
+            [530, 9, 150],
         ];
         for size in sizes {
-            for transposed in [[false, false], [true, false], [false, true]] {
+            for transposed in [[false, false], [true, false], [false, true], [true, true]] {
                 for (gap, add) in [(0, false), (0, true), (5, false), (5, true)] {
                     check(size, transposed, gap, add);
                 }
+            }
+        }
+    }
+
+    /// All that is left of a tile's rows and registers.
+    #[test]
+    fn products_of_every_remainder() {
+        for m in 1..15 {
+            for n in (1..70).step_by(3) {
+                check([m, 5, n], [false, m % 2 == 0], 0, false);
             }
         }
     }

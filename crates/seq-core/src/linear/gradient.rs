@@ -47,6 +47,10 @@ where
 {
     type Kept = ();
 
+    fn needed(&self) -> [bool; 3] {
+        [true, true, false]
+    }
+
     fn backward(
         &self,
         inputs: [Maybe<B>; 3],
@@ -91,7 +95,7 @@ where
             true => matrix,
             false => matrix.transposed(),
         };
-        let dx = product_of([rows, d_output, d_input], dy, matrix);
+        let dx = product_of([rows, d_output, d_input], dy, matrix, None);
         FloatTensor::<B>::from_vec(dx, &x.shape())
     };
     let dweight = || {
@@ -101,16 +105,13 @@ where
             true => (dy.transposed(), x),
             false => (x.transposed(), dy),
         };
-        let dweight = product_of([height, rows, width], left, right);
+        let dweight = product_of([height, rows, width], left, right, None);
         FloatTensor::<B>::from_vec(dweight, &weight.shape())
     };
     let dbias = || {
-        let mut dbias = vec![R::ZERO; d_output];
-        for row in gradient.chunks(d_output.max(1)) {
-            for (sum, &dy) in dbias.iter_mut().zip(row) {
-                *sum += dy;
-            }
-        }
+        // Every gradient once: as fast as the memory gives them.
+        let ones = vec![R::ONE; rows];
+        let dbias = product_of([1, rows, d_output], Matrix::rows(&ones, rows), dy, None);
         FloatTensor::<B>::from_vec(dbias, &[d_output])
     };
     let [x_wanted, weight_wanted, bias_wanted] = wanted;

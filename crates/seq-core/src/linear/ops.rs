@@ -5,7 +5,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Element, Tensor};
 
 use crate::autodiff::Maybe;
-use crate::cpu::{CpuTensor, Matrix, Real, product, product_of};
+use crate::cpu::{CpuTensor, Matrix, Real, product_of};
 
 /// Whether the kernels run on these tensors.
 pub(super) fn has_kernel<const D: usize>(
@@ -92,7 +92,7 @@ where
     FloatTensor<B>: CpuTensor,
 {
     let [rows, columns] = weight.shape().dims();
-    let elements = weight.elements();
+    let elements = weight.elements::<R>();
     let matrix = Matrix::rows(&elements, columns);
     let ([d_input, d_output], matrix) = match transposed {
         true => ([columns, rows], matrix.transposed()),
@@ -104,13 +104,6 @@ where
     let size = [rows, d_input, d_output];
     let x = x.elements();
     let x = Matrix::rows(&x, d_input);
-    let y = match bias.elements::<R>() {
-        Some(bias) => {
-            let mut y = bias.repeat(rows);
-            product(size, x, matrix, &mut y, d_output, true);
-            y
-        }
-        None => product_of(size, x, matrix),
-    };
+    let y = product_of(size, x, matrix, bias.elements().as_deref());
     FloatTensor::<B>::from_vec(y, &shape)
 }

@@ -165,6 +165,8 @@ impl MultiHeadAttention {
             key_lengths: mask.lengths.clone(),
             mask: mask.mask.clone(),
             bias: mask.bias.clone(),
+            // Of padded rows, too, the first query stands at the first key.
+            alignment: Alignment::Start,
             ..Attention::new(query, key, value)
         }
     }

@@ -6,7 +6,7 @@ use super::super::reach::Reach;
 use crate::AttentionDropout;
 
 /// How many keys are done at once: their scores with a block of queries stay in the second cache.
-pub(super) const KEYS: usize = 128;
+pub(super) const KEYS: usize = 126;
 
 /// One call, as the kernels see it. Queries `[batch, time_query, heads, d_head]`, keys `[batch, time_key, kv_heads,
 /// d_head]` and values `[batch, time_key, kv_heads, d_value]`, row-major.

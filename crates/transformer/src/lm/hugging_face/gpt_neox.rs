@@ -33,8 +33,10 @@ pub(super) fn read(file: &mut ConfigFile) -> Result<TransformerLmConfig, Checkpo
         .with_norm(NormConfig::Layer { epsilon })
         .with_parallel(file.take("use_parallel_residual")?.unwrap_or(true));
     let transformer = TransformerConfig::new(file.require("num_hidden_layers")?, block);
-    Ok(TransformerLmConfig::new(file.require("vocab_size")?, transformer)
-        .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)))
+    Ok(
+        TransformerLmConfig::new(file.require("vocab_size")?, transformer)
+            .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)),
+    )
 }
 
 pub(super) fn write(config: &TransformerLmConfig) -> Result<Value, String> {

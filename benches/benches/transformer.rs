@@ -1,0 +1,7 @@
+//! The Transformer's quick workloads under criterion.
+
+mod quick;
+
+fn main() {
+    quick::bench("transformer");
+}

@@ -1,0 +1,295 @@
+//! Products of many rows: panels of the right matrix are packed, each by the thread that is about to
+//! use it, and stay in its second cache while the rows pass by.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Matrix, Product};
+use crate::cpu::tile::{accumulate, tiles, with_rows};
+use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd, prefetch};
+
+/// How many registers of columns a panel holds a step.
+const REGISTERS: usize = 4;
+
+/// The depth of a panel: with 64 columns of `f32`, half a megabyte would be too much for the cache.
+const DEPTH: usize = 512;
+
+/// How many rows of the left matrix one piece of work has: few enough to stay in the second cache with the panel, many
+/// enough to be worth packing it.
+const ROWS: usize = 256;
+
+/// How many pieces each thread should find, so that none waits long for another.
+const PIECES: usize = 4;
+
+/// Runs a product on `count` threads.
+///
+/// # Safety
+///
+/// As of [`Product::run`].
+pub(super) unsafe fn run<R: Real>(product: &Product<'_, R>, count: usize) {
+    let [m, k, _] = product.size;
+    let a = &product.a;
+    // The rows are read along the depth.
+    let mut lying = match a.column_stride == 1 || k <= 1 {
+        true => None,
+        // SAFETY: the threads write all of it before they read.
+        false => Some(unsafe { Buffer::uninit(m * k) }),
+    };
+    let lying = lying.as_mut().map(Buffer::shared);
+    let next = AtomicUsize::new(0);
+    let arch = Arch::new();
+    Team::run(count, |member| {
+        let rows = match lying {
+            Some(lying) => {
+                // SAFETY: every thread has its own rows of the buffer `[m, k]`.
+                unsafe { transpose(a, member.share(m), k, lying.at(0)) };
+                member.wait();
+                // SAFETY: the threads have written all of it, and write no more.
+                Matrix::rows(unsafe { std::slice::from_raw_parts(lying.at(0), m * k) }, k)
+            }
+            None => *a,
+        };
+        arch.dispatch(Thread {
+            product,
+            rows,
+            member,
+            next: &next,
+        });
+    });
+}
+
+/// Copies some rows of a matrix with `columns` columns to the same rows of `out`, where they lie one after the other.
+///
+/// # Safety
+///
+/// The rows must be inside the matrix and inside `out`, and nobody else may use those of `out`.
+unsafe fn transpose<R: Real>(
+    a: &Matrix<'_, R>,
+    rows: std::ops::Range<usize>,
+    columns: usize,
+    out: *mut R,
+) {
+    const BLOCK: usize = 16;
+    for column in (0..columns).step_by(BLOCK) {
+        let columns_here = column..columns.min(column + BLOCK);
+        for row in rows.clone().step_by(BLOCK) {
+            for row in row..rows.end.min(row + BLOCK) {
+                for column in columns_here.clone() {
+                    // SAFETY: the caller's promise.
+                    unsafe {
+                        let from = a.data.as_ptr();
+                        *out.add(row * columns + column) =
+                            *from.add(row * a.row_stride + column * a.column_stride);
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Thread<'a, 'm, R> {
+    product: &'a Product<'a, R>,
+    /// The left matrix, rows along the depth.
+    rows: Matrix<'a, R>,
+    member: &'a Member<'m>,
+    /// The next piece of work that nobody has.
+    next: &'a AtomicUsize,
+}
+
+impl<R: Real> WithSimd for Thread<'_, '_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let [m, k, n] = self.product.size;
+        let lanes = R::lanes::<S>();
+        let width = REGISTERS * lanes;
+        let panels = n.div_ceil(width);
+        let wanted = (PIECES * self.member.count()).div_ceil(panels);
+        let blocks = wanted.min(m.div_ceil(ROWS / 4)).max(m.div_ceil(ROWS));
+        // SAFETY: `pack` writes what is read.
+        let mut panel = unsafe { Buffer::uninit(width * k.clamp(1, DEPTH)) };
+        // What the panel holds: which columns and which depth.
+        let mut packed = None;
+        loop {
+            let piece = self.next.fetch_add(1, Ordering::Relaxed);
+            if piece >= blocks * panels {
+                return;
+            }
+            let (block, column) = (piece / panels, piece % panels * width);
+            let rows = block * m / blocks..(block + 1) * m / blocks;
+            let columns = width.min(n - column);
+            let registers = match columns.div_ceil(lanes) {
+                3 => REGISTERS,
+                registers => registers,
+            };
+            // Without a depth there is still a bias.
+            for first in (0..k.max(1)).step_by(DEPTH) {
+                let depth = DEPTH.min(k - first);
+                let piece = Piece {
+                    rows: rows.clone(),
+                    column,
+                    columns,
+                    first,
+                    depth,
+                };
+                let panel = panel.as_mut_slice();
+                // SAFETY: the piece is inside of the product and this thread's own; the panel holds it.
+                unsafe {
+                    if packed != Some((column, first)) {
+                        self.pack(&piece, registers * lanes, panel);
+                        packed = Some((column, first));
+                    }
+                    match registers {
+                        1 => self.multiply::<S, 1>(s, &piece, panel),
+                        2 => self.multiply::<S, 2>(s, &piece, panel),
+                        _ => self.multiply::<S, REGISTERS>(s, &piece, panel),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some rows and columns of the output, and a part of the depth.
+struct Piece {
+    rows: std::ops::Range<usize>,
+    column: usize,
+    columns: usize,
+    first: usize,
+    depth: usize,
+}
+
+impl<R: Real> Thread<'_, '_, R> {
+    /// Copies the piece's part of the right matrix, `width` columns of each row one after the other, those beyond the
+    /// matrix zeros.
+    ///
+    /// # Safety
+    ///
+    /// The piece must be inside of the matrix, and `panel` hold `depth * width` elements.
+    #[inline(always)]
+    unsafe fn pack(&self, piece: &Piece, width: usize, panel: &mut [R]) {
+        let &Piece {
+            column,
+            columns,
+            first,
+            depth,
+            ..
+        } = piece;
+        let b = &self.product.b;
+        let panel = &mut panel[..depth * width];
+        // SAFETY: inside of the matrix and the panel.
+        unsafe {
+            let from = b
+                .data
+                .as_ptr()
+                .add(first * b.row_stride + column * b.column_stride);
+            if b.column_stride == 1 {
+                for (i, out) in panel.chunks_exact_mut(width).enumerate() {
+                    let row = std::slice::from_raw_parts(from.add(i * b.row_stride), columns);
+                    out[..columns].copy_from_slice(row);
+                    out[columns..].fill(R::ZERO);
+                }
+                return;
+            }
+            // A cache line of each column at a time.
+            const BLOCK: usize = 16;
+            for block in (0..depth).step_by(BLOCK) {
+                let steps = BLOCK.min(depth - block);
+                for j in 0..columns {
+                    let from = from.add(block * b.row_stride + j * b.column_stride);
+                    let out = panel.as_mut_ptr().add(block * width + j);
+                    for i in 0..steps {
+                        *out.add(i * width) = *from.add(i * b.row_stride);
+                    }
+                }
+                for out in panel[block * width..(block + steps) * width].chunks_exact_mut(width) {
+                    out[columns..].fill(R::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Multiplies the rows of a piece with a panel of `V` registers a step.
+    ///
+    /// # Safety
+    ///
+    /// The piece must be inside of the product and this thread's own, and the panel hold it.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd, const V: usize>(&self, s: S, piece: &Piece, panel: &[R]) {
+        for (row, count) in tiles::<S>(piece.rows.len()) {
+            let row = piece.rows.start + row;
+            // SAFETY: the caller's promise.
+            with_rows!(count, M => unsafe { self.tile::<S, M, V>(s, piece, row, panel) });
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As [`multiply`](Self::multiply), `M` rows from `row` on being inside of the piece.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const M: usize, const V: usize>(
+        &self,
+        s: S,
+        piece: &Piece,
+        row: usize,
+        panel: &[R],
+    ) {
+        let lanes = R::lanes::<S>();
+        let (product, rows) = (self.product, &self.rows);
+        // SAFETY: by the promise; a register that is cut off by the last column is read and written in part.
+        unsafe {
+            let from: [*const R; M] = std::array::from_fn(|i| {
+                rows.data
+                    .as_ptr()
+                    .add((row + i) * rows.row_stride + piece.first)
+            });
+            let out: [*mut R; M] = std::array::from_fn(|i| {
+                product
+                    .out
+                    .at((row + i) * product.out_stride + piece.column)
+            });
+            let count = |v: usize| lanes.min(piece.columns.saturating_sub(v * lanes));
+            let zero = R::splat(s, R::ZERO);
+            let mut acc = [[[zero; V]; 1]; M];
+            let whole = piece.columns == V * lanes;
+            if piece.first > 0 || product.add {
+                for (acc, out) in acc.iter_mut().zip(out) {
+                    for (v, acc) in acc[0].iter_mut().enumerate() {
+                        let p = out.add(v * lanes);
+                        *acc = match whole {
+                            true => R::load(s, p),
+                            false if count(v) > 0 => R::load_first(s, p, count(v)),
+                            false => zero,
+                        };
+                    }
+                }
+            } else if let Some(bias) = product.bias {
+                for v in 0..V {
+                    if count(v) > 0 {
+                        let p = bias.as_ptr().add(piece.column + v * lanes);
+                        let bias = R::load_first(s, p, count(v));
+                        acc.iter_mut().for_each(|acc| acc[0][v] = bias);
+                    }
+                }
+            }
+            // The rows of the next tile lie where the processor would not look by itself.
+            for i in 0..M {
+                let next = from[i].wrapping_add(M * rows.row_stride);
+                for line in (0..piece.depth).step_by(64 / size_of::<R>()) {
+                    prefetch(next.wrapping_add(line));
+                }
+            }
+            accumulate(s, piece.depth, from, [panel.as_ptr()], &mut acc);
+            for (acc, out) in acc.iter().zip(out) {
+                for (v, acc) in acc[0].iter().enumerate() {
+                    let p = out.add(v * lanes);
+                    match whole {
+                        true => R::store(s, p, *acc),
+                        false if count(v) > 0 => R::store_first(s, p, count(v), *acc),
+                        false => (),
+                    }
+                }
+            }
+        }
+    }
+}
