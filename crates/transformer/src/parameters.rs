@@ -1,9 +1,9 @@
 //! Parameters by the names that files have for them.
 
 use burn::module::Param;
-use burn::nn::{LayerNorm, Linear, RmsNorm};
+use burn::nn::{Linear, RmsNorm};
 use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
-use seq_core::blocks::Norm;
+use seq_core::blocks::{LayerNorm, Norm};
 use seq_core::checkpoint::{Checkpoint, CheckpointError};
 
 /// Parameters, and how a file has them.

@@ -12,6 +12,8 @@ use crate::{
 pub(super) fn read(file: &mut ConfigFile) -> Result<TransformerLmConfig, CheckpointError> {
     // Of training.
     file.discard(&["attention_dropout", "classifier_dropout", "hidden_dropout"]);
+    // It is causal whatever this says.
+    file.discard(&["is_decoder"]);
     let d_model = file.require("hidden_size")?;
     let heads: usize = file.require("num_attention_heads")?;
     let bias = file.take("attention_bias")?.unwrap_or(true);
