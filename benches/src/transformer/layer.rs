@@ -194,14 +194,14 @@ fn burn_nn_linears(layer: &TransformerEncoderLayer) -> [(&'static str, &Linear);
     ]
 }
 
-fn ours_norms(layer: &TransformerBlock) -> [(&'static str, &LayerNorm); 2] {
+fn ours_norms(layer: &TransformerBlock) -> [(&'static str, &seq_core::blocks::LayerNorm); 2] {
     [
         ("attention_norm", layer_norm(&layer.attention_norm)),
         ("feed_forward_norm", layer_norm(&layer.feed_forward_norm)),
     ]
 }
 
-fn layer_norm(norm: &Norm) -> &LayerNorm {
+fn layer_norm(norm: &Norm) -> &seq_core::blocks::LayerNorm {
     match norm {
         Norm::Layer(norm) => norm,
         Norm::Rms(_) => unreachable!("the layer has layer norms"),

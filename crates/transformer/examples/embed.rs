@@ -48,7 +48,10 @@ fn run(args: &Args) -> Outcome {
     // The lengths say where a sentence ends.
     tokenizer.with_padding(None);
     let encodings = tokenizer.encode_batch(args.sentences.clone(), true)?;
-    let ids: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.get_ids()).collect();
+    let ids: Vec<&[u32]> = encodings
+        .iter()
+        .map(|encoding| encoding.get_ids())
+        .collect();
     let outside = |id: &&u32| **id as usize >= config.vocab_size;
     if let Some(id) = ids.iter().copied().flatten().find(outside) {
         let vocab_size = config.vocab_size;
@@ -60,7 +63,9 @@ fn run(args: &Args) -> Outcome {
     if let Some(max) = encoder.positions.as_ref().and_then(|p| p.max_positions())
         && time > max
     {
-        return Err(format!("a sentence has {time} symbols, the encoder reads at most {max}").into());
+        return Err(
+            format!("a sentence has {time} symbols, the encoder reads at most {max}").into(),
+        );
     }
     let mut padded = Vec::with_capacity(ids.len() * time);
     for ids in &ids {

@@ -86,12 +86,12 @@ impl Stored<'_> {
             Self::Vectors(params, heads) => {
                 let [width] = params[0].dims();
                 let parts = params.map(|param| param.val().reshape([heads, 1, width / heads]));
-                Tensor::cat(parts.to_vec(), 1).reshape([3 * width]).into_data()
+                Tensor::cat(parts.to_vec(), 1)
+                    .reshape([3 * width])
+                    .into_data()
             }
             Self::Matrices(params, heads) => matrices(params, heads).into_data(),
-            Self::MatricesTurned(params, heads) => {
-                matrices(params, heads).transpose().into_data()
-            }
+            Self::MatricesTurned(params, heads) => matrices(params, heads).transpose().into_data(),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use seq_core::checkpoint::{Checkpoint, write_safetensors};
 use seq_transformer::{
-    AttentionMask, CheckpointError, Lengths, Pooling, TransformerEncoder,
-    TransformerEncoderConfig, load_pretrained_encoder,
+    AttentionMask, CheckpointError, Lengths, Pooling, TransformerEncoder, TransformerEncoderConfig,
+    load_pretrained_encoder,
 };
 use serde_json::{Value, json};
 

@@ -14,7 +14,12 @@ use serde_json::{Map, Value, json};
 
 fn logits(model: &TransformerLm, device: &Device) -> Vec<f32> {
     let ids = Tensor::<2, Int>::from_data([[1, 5, 9, 2]], device);
-    model.forward(ids, None).0.into_data().iter::<f32>().collect()
+    model
+        .forward(ids, None)
+        .0
+        .into_data()
+        .iter::<f32>()
+        .collect()
 }
 
 fn gpt2() -> TransformerLmConfig {
@@ -114,8 +119,8 @@ fn what_is_saved_is_loaded() {
     for (family, config) in all() {
         let folder = Folder::new(&config);
         assert_eq!(folder.fields()["model_type"], family);
-        let [found, expected] = [folder.load().unwrap().0, folder.model.clone()]
-            .map(|model| logits(&model, &device));
+        let [found, expected] =
+            [folder.load().unwrap().0, folder.model.clone()].map(|model| logits(&model, &device));
         assert_eq!(found, expected, "{family}");
     }
 }
@@ -124,7 +129,10 @@ fn what_is_saved_is_loaded() {
 fn what_no_family_has_is_not_saved() {
     let device = seq_transformer::device();
     let cases: [(&str, TransformerLmConfig); 5] = [
-        ("softcap", llama(|block| block.attention.softcap = Some(1.0))),
+        (
+            "softcap",
+            llama(|block| block.attention.softcap = Some(1.0)),
+        ),
         ("alibi", llama(|block| block.attention.alibi = true)),
         ("scale", llama(|block| block.attention.scale = Some(0.3))),
         (
@@ -312,18 +320,28 @@ fn a_field_that_is_not_honoured_is_named() {
         fields.remove("rope_parameters");
     });
     let error = folder.error().to_string();
-    assert!(error.contains("field `vocab_size`: it is not there"), "{error}");
+    assert!(
+        error.contains("field `vocab_size`: it is not there"),
+        "{error}"
+    );
 }
 
 #[test]
 fn names_without_a_prefix_and_buffers() {
     let buffer = || TensorData::from([1.0f32]);
     for (config, prefix, buffers) in [
-        (gpt2(), "transformer.", ["h.0.attn.bias", "h.1.attn.masked_bias"]),
+        (
+            gpt2(),
+            "transformer.",
+            ["h.0.attn.bias", "h.1.attn.masked_bias"],
+        ),
         (
             gpt_neox(),
             "gpt_neox.",
-            ["layers.0.attention.bias", "layers.1.attention.rotary_emb.inv_freq"],
+            [
+                "layers.0.attention.bias",
+                "layers.1.attention.rotary_emb.inv_freq",
+            ],
         ),
         (
             llama(|_| ()),

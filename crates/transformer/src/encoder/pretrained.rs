@@ -136,9 +136,17 @@ fn named(encoder: &mut TransformerEncoder) -> Parameters<'_> {
     for (i, block) in encoder.blocks.iter_mut().enumerate() {
         let name = |rest: &str| format!("encoder.layer.{i}.{rest}");
         let attention = &mut block.attention;
-        linear(&mut all, &name("attention.self.query"), &mut attention.query);
+        linear(
+            &mut all,
+            &name("attention.self.query"),
+            &mut attention.query,
+        );
         linear(&mut all, &name("attention.self.key"), &mut attention.key);
-        linear(&mut all, &name("attention.self.value"), &mut attention.value);
+        linear(
+            &mut all,
+            &name("attention.self.value"),
+            &mut attention.value,
+        );
         let output = &mut attention.output;
         linear(&mut all, &name("attention.output.dense"), output);
         let after = name("attention.output.LayerNorm");
@@ -220,7 +228,12 @@ impl Modules {
 fn pooling(mut file: ConfigFile) -> Result<Pooling, CheckpointError> {
     file.discard(&["word_embedding_dimension", "embedding_dimension"]);
     file.expect("include_prompt", &[json!(true)])?;
-    for other in ["max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"] {
+    for other in [
+        "max_tokens",
+        "mean_sqrt_len_tokens",
+        "weightedmean_tokens",
+        "lasttoken",
+    ] {
         file.expect(&format!("pooling_mode_{other}"), &[json!(false)])?;
     }
     let first: Option<bool> = file.take("pooling_mode_cls_token")?;

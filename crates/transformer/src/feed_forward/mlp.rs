@@ -20,6 +20,10 @@ use super::{FeedForward, MixtureOfExperts};
 /// # }
 /// ```
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a block has one, which is never moved about"
+)]
 pub enum Mlp {
     /// One layer for all tokens.
     Dense(FeedForward),

@@ -5,8 +5,8 @@ use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorCreationOptions};
 use seq_core::checkpoint::{Checkpoint, CheckpointError};
 
-use super::{TransformerLm, TransformerLmConfig};
 use super::hugging_face::Family;
+use super::{TransformerLm, TransformerLmConfig};
 use crate::parameters::{Parameters, Stored, by_itself, conv1d, linear, norm};
 use crate::{Mlp, MultiHeadAttention};
 
@@ -100,8 +100,16 @@ fn gpt2(model: &mut TransformerLm) -> Parameters<'_> {
     }
     for (i, block) in model.layer.blocks.iter_mut().enumerate() {
         let prefix = format!("transformer.h.{i}");
-        norm(&mut all, &format!("{prefix}.ln_1"), &mut block.attention_norm);
-        norm(&mut all, &format!("{prefix}.ln_2"), &mut block.feed_forward_norm);
+        norm(
+            &mut all,
+            &format!("{prefix}.ln_1"),
+            &mut block.attention_norm,
+        );
+        norm(
+            &mut all,
+            &format!("{prefix}.ln_2"),
+            &mut block.feed_forward_norm,
+        );
         let name = format!("{prefix}.attn.c_attn");
         let output = together(&mut all, &name, &mut block.attention, Stored::Matrices, 1);
         conv1d(&mut all, &format!("{prefix}.attn.c_proj"), output);
@@ -129,7 +137,8 @@ fn gpt_neox(model: &mut TransformerLm) -> Parameters<'_> {
         norm(&mut all, &name, &mut block.attention_norm);
         let name = format!("{prefix}.post_attention_layernorm");
         norm(&mut all, &name, &mut block.feed_forward_norm);
-        let heads = block.attention.query.weight.lazy_shape().dims::<2>()[1] / block.attention.d_head;
+        let heads =
+            block.attention.query.weight.lazy_shape().dims::<2>()[1] / block.attention.d_head;
         let name = format!("{prefix}.attention.query_key_value");
         let attention = &mut block.attention;
         let output = together(&mut all, &name, attention, Stored::MatricesTurned, heads);
@@ -158,7 +167,11 @@ fn together<'a>(
     matrices: fn([&'a mut Param<Tensor<2>>; 3], usize) -> Stored<'a>,
     heads: usize,
 ) -> &'a mut Linear {
-    let [query, key, value] = [&mut attention.query, &mut attention.key, &mut attention.value];
+    let [query, key, value] = [
+        &mut attention.query,
+        &mut attention.key,
+        &mut attention.value,
+    ];
     let weights = [&mut query.weight, &mut key.weight, &mut value.weight];
     all.push((format!("{name}.weight"), matrices(weights, heads)));
     let biases = [&mut query.bias, &mut key.bias, &mut value.bias];

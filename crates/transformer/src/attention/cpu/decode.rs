@@ -179,7 +179,7 @@ impl<R: Real> Thread<'_, '_, R> {
         let problem = self.problem;
         let scale = R::from_f64(problem.scale);
         for score in scores.iter_mut() {
-            *score = *score * scale;
+            *score *= scale;
         }
         if let Some(cap) = problem.softcap {
             for score in scores.iter_mut() {
@@ -196,7 +196,7 @@ impl<R: Real> Thread<'_, '_, R> {
             let at = problem.reach.offsets[b] + i as isize;
             for (j, score) in (first..).zip(scores.iter_mut()) {
                 let distance = at.abs_diff(j as isize) as f64;
-                *score = *score - R::from_f64(slopes[head] * distance);
+                *score -= R::from_f64(slopes[head] * distance);
             }
         }
     }

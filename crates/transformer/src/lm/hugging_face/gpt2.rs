@@ -33,16 +33,20 @@ pub(super) fn read(file: &mut ConfigFile) -> Result<TransformerLmConfig, Checkpo
     let attention = MultiHeadAttentionConfig::new(d_model, file.require("n_head")?)
         .with_scale((!scaled).then_some(1.0));
     let d_hidden: Option<usize> = file.take("n_inner")?;
-    let feed_forward = FeedForwardConfig::new(d_model, d_hidden.unwrap_or(4 * d_model))
-        .with_activation(activation(file, "activation_function", Activation::GeluTanh)?);
+    let feed_forward =
+        FeedForwardConfig::new(d_model, d_hidden.unwrap_or(4 * d_model)).with_activation(
+            activation(file, "activation_function", Activation::GeluTanh)?,
+        );
     let epsilon = file.take("layer_norm_epsilon")?.unwrap_or(1e-5);
     let block = TransformerBlockConfig::new(attention, feed_forward.into())
         .with_norm(NormConfig::Layer { epsilon });
     let positions = PositionsConfig::learned(file.take("n_positions")?.unwrap_or(1024));
-    let transformer = TransformerConfig::new(file.require("n_layer")?, block)
-        .with_positions(Some(positions));
-    Ok(TransformerLmConfig::new(file.require("vocab_size")?, transformer)
-        .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(true)))
+    let transformer =
+        TransformerConfig::new(file.require("n_layer")?, block).with_positions(Some(positions));
+    Ok(
+        TransformerLmConfig::new(file.require("vocab_size")?, transformer)
+            .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(true)),
+    )
 }
 
 pub(super) fn write(config: &TransformerLmConfig) -> Result<Value, String> {

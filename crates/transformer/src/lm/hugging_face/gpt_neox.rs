@@ -12,6 +12,8 @@ use crate::{
 pub(super) fn read(file: &mut ConfigFile) -> Result<TransformerLmConfig, CheckpointError> {
     // Of training.
     file.discard(&["attention_dropout", "classifier_dropout", "hidden_dropout"]);
+    // It is causal whatever this says.
+    file.discard(&["is_decoder"]);
     let d_model = file.require("hidden_size")?;
     let heads: usize = file.require("num_attention_heads")?;
     let bias = file.take("attention_bias")?.unwrap_or(true);
@@ -33,8 +35,10 @@ pub(super) fn read(file: &mut ConfigFile) -> Result<TransformerLmConfig, Checkpo
         .with_norm(NormConfig::Layer { epsilon })
         .with_parallel(file.take("use_parallel_residual")?.unwrap_or(true));
     let transformer = TransformerConfig::new(file.require("num_hidden_layers")?, block);
-    Ok(TransformerLmConfig::new(file.require("vocab_size")?, transformer)
-        .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)))
+    Ok(
+        TransformerLmConfig::new(file.require("vocab_size")?, transformer)
+            .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)),
+    )
 }
 
 pub(super) fn write(config: &TransformerLmConfig) -> Result<Value, String> {

@@ -15,7 +15,11 @@ pub(super) fn read(
     model_type: &str,
 ) -> Result<TransformerLmConfig, CheckpointError> {
     // Of training, of how many devices the weights were spread over, of exports.
-    file.discard(&["attention_dropout", "pretraining_tp", "transformers.js_config"]);
+    file.discard(&[
+        "attention_dropout",
+        "pretraining_tp",
+        "transformers.js_config",
+    ]);
     // Left behind by a conversion script.
     file.discard(&["is_llama_config"]);
     file.expect("rope_interleaved", &[json!(false)])?;
@@ -87,8 +91,10 @@ pub(super) fn read(
     };
     let block = TransformerBlockConfig::new(attention, feed_forward).with_norm(norm);
     let transformer = TransformerConfig::new(num_layers, block);
-    Ok(TransformerLmConfig::new(file.require("vocab_size")?, transformer)
-        .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)))
+    Ok(
+        TransformerLmConfig::new(file.require("vocab_size")?, transformer)
+            .with_tied_embeddings(file.take("tie_word_embeddings")?.unwrap_or(false)),
+    )
 }
 
 /// How many steps a step of every layer sees.

@@ -41,9 +41,7 @@ pub(super) enum Family {
 }
 
 /// What the fields say.
-pub(super) fn read(
-    mut file: ConfigFile,
-) -> Result<(TransformerLmConfig, Family), CheckpointError> {
+pub(super) fn read(mut file: ConfigFile) -> Result<(TransformerLmConfig, Family), CheckpointError> {
     file.discard(OF_NO_EFFECT);
     let model_type: String = file.require("model_type")?;
     let (config, family) = match model_type.as_str() {
@@ -78,8 +76,9 @@ pub(crate) fn activation(
         Some("relu") => Ok(Activation::Relu),
         Some("silu" | "swish") => Ok(Activation::Silu),
         Some(other) => {
-            let reason =
-                format!("it is `{other}`, known are gelu, gelu_new, gelu_pytorch_tanh, relu and silu");
+            let reason = format!(
+                "it is `{other}`, known are gelu, gelu_new, gelu_pytorch_tanh, relu and silu"
+            );
             Err(file.wrong(field, reason))
         }
     }

@@ -1,0 +1,103 @@
+//! What a cache holds: prefixes that are read once, steps that are taken back, windows that stay small.
+
+use burn::tensor::{Device, Distribution, Tensor};
+use seq_transformer::{
+    KvCache, MultiHeadAttention, MultiHeadAttentionConfig, RewindError, RotaryConfig, SequenceLayer,
+};
+
+fn layer(window: Option<usize>, device: &Device) -> MultiHeadAttention {
+    MultiHeadAttentionConfig::new(8, 2)
+        .with_rotary(Some(RotaryConfig::new(4)))
+        .with_window(window)
+        .init(device)
+}
+
+fn random(time: usize, device: &Device) -> Tensor<3> {
+    Tensor::random([2, time, 8], Distribution::Default, device)
+}
+
+fn off(a: Tensor<3>, b: Tensor<3>) -> f32 {
+    (a - b).abs().max().into_scalar::<f32>()
+}
+
+fn steps(layer: &MultiHeadAttention, x: Tensor<3>, mut state: KvCache) -> (Tensor<3>, KvCache) {
+    let mut outputs = Vec::new();
+    for t in 0..x.dims()[1] {
+        let (y, next) = layer.step(x.clone().narrow(1, t, 1).squeeze_dim(1), state);
+        outputs.push(y.unsqueeze_dim::<3>(1));
+        state = next;
+    }
+    (Tensor::cat(outputs, 1), state)
+}
+
+#[test]
+fn a_prefix_is_continued_in_several_ways() {
+    let device = seq_transformer::device();
+    let layer = layer(None, &device);
+    let (prefix, one, other) = (random(40, &device), random(3, &device), random(3, &device));
+    let (_, state) = layer.forward(prefix.clone(), None);
+    for end in [one, other] {
+        let (found, _) = steps(&layer, end.clone(), state.clone());
+        let (whole, _) = layer.forward(Tensor::cat(vec![prefix.clone(), end], 1), None);
+        // Sums of another order.
+        assert!(off(found, whole.narrow(1, 40, 3)) < 1e-5);
+    }
+    assert_eq!(state.positions(), [40, 40]);
+}
+
+#[test]
+fn what_is_rewound_is_as_if_it_had_not_been_read() {
+    let device = seq_transformer::device();
+    for window in [None, Some(16)] {
+        let layer = layer(window, &device);
+        let (begin, end) = (random(12, &device), random(4, &device));
+        let (_, state) = layer.forward(begin.clone(), None);
+        let (_, state) = steps(&layer, random(2, &device), state);
+        let state = state.rewind(12).unwrap();
+        let (found, _) = steps(&layer, end.clone(), state);
+        let (whole, _) = layer.forward(Tensor::cat(vec![begin, end], 1), None);
+        assert!(off(found, whole.narrow(1, 12, 4)) < 1e-5);
+    }
+}
+
+#[test]
+fn a_rewind_that_cannot_be_is_refused() {
+    let device = seq_transformer::device();
+    let (_, state) = layer(None, &device).forward(random(5, &device), None);
+    let error = state.rewind(6).unwrap_err();
+    let (row, read, length) = (0, 5, 6);
+    assert_eq!(error, RewindError::NotReached { row, read, length });
+
+    let (_, state) = layer(Some(3), &device).forward(random(500, &device), None);
+    let error = state.rewind(2).unwrap_err();
+    assert!(matches!(error, RewindError::Dropped { .. }), "{error}");
+}
+
+#[test]
+fn a_window_keeps_the_room_bounded() {
+    let device = seq_transformer::device();
+    let layer = layer(Some(5), &device);
+    let x = random(150, &device);
+    let (found, state) = steps(&layer, x.clone(), layer.initial_state(2, &device));
+    assert_eq!(state.positions(), [150, 150]);
+    // Twice the room of the beginning at most.
+    assert!(state.room() <= 64, "room for {}", state.room());
+    let (whole, _) = layer.forward(x, None);
+    assert!(off(found, whole) < 1e-5);
+}
+
+#[test]
+fn room_doubles() {
+    let device = seq_transformer::device();
+    let layer = layer(None, &device);
+    let mut state = layer.initial_state(2, &device);
+    let mut rooms = vec![state.room()];
+    for _ in 0..100 {
+        state = layer.step(Tensor::ones([2, 8], &device), state).1;
+        if rooms.last() != Some(&state.room()) {
+            rooms.push(state.room());
+        }
+    }
+    assert_eq!(rooms, [32, 64, 128]);
+    assert_eq!(state.held(), [100, 100]);
+}
