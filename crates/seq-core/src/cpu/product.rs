@@ -1,7 +1,7 @@
 mod few;
 mod large;
 
-use super::{Real, Shared, reserve, threads};
+use super::{Real, Shared, Team, reserve, threads};
 
 /// Below this many multiplications a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 17;
@@ -45,39 +45,67 @@ impl<'a, R> Matrix<'a, R> {
     }
 }
 
-/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`] of the [`Team`](super::Team).
-/// The rows of `out` are `out_stride` apart.
+/// `out = a b`, or `out += a b` with `add`: `[m, k]` times `[k, n]`, on all [`threads`] of the [`Team`].
+/// The rows of `out` are `out_stride` apart. For matrices of every size, small ones above all.
 ///
 /// # Panics
 ///
 /// When a matrix reaches beyond its memory.
 pub fn product<R: Real>(
-    size: [usize; 3],
+    [m, k, n]: [usize; 3],
     a: Matrix<'_, R>,
     b: Matrix<'_, R>,
     out: &mut [R],
     out_stride: usize,
     add: bool,
 ) {
-    let [m, k, n] = size;
     assert!(
-        Matrix::rows(&*out, out_stride).holds(m, n),
+        Matrix::rows(&*out, out_stride).holds(m, n) && a.holds(m, k) && b.holds(k, n),
         "a product [{m}, {k}] x [{k}, {n}] reaches beyond its memory"
     );
-    let product = Product {
-        size,
-        a,
-        b,
-        bias: None,
-        out: Shared::new(out.as_mut_ptr()),
-        out_stride,
-        add,
-    };
-    // SAFETY: by the assertion, and `out` is borrowed alone.
-    unsafe { product.run() };
+    let out = Shared::new(out.as_mut_ptr());
+    let strides =
+        |matrix: &Matrix<'_, R>| (matrix.column_stride as isize, matrix.row_stride as isize);
+    let ((a_columns, a_rows), (b_columns, b_rows)) = (strides(&a), strides(&b));
+    Team::run(count([m, k, n]), |member| {
+        // The longer side is cut, so that less is packed twice.
+        let (rows, columns) = match m >= n {
+            true => (member.share(m), 0..n),
+            false => (0..m, member.share(n)),
+        };
+        if rows.is_empty() || columns.is_empty() {
+            return;
+        }
+        // SAFETY: the three matrices are inside their memory, and every member writes its own part of
+        // `out`.
+        unsafe {
+            gemm::gemm(
+                rows.len(),
+                columns.len(),
+                k,
+                out.at(rows.start * out_stride + columns.start),
+                1,
+                out_stride as isize,
+                add,
+                a.data.as_ptr().add(rows.start * a.row_stride),
+                a_columns,
+                a_rows,
+                b.data.as_ptr().add(columns.start * b.column_stride),
+                b_columns,
+                b_rows,
+                R::ONE,
+                R::ONE,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
 }
 
-/// `a b`, and the bias `[n]` added to every row, as a new vector `[m, n]`.
+/// `a b`, and the bias `[n]` added to every row, as a new vector `[m, n]`; for the large matrices of linear
+/// maps, and for few rows.
 ///
 /// # Panics
 ///
@@ -99,8 +127,6 @@ pub fn product_of<R: Real>(
         b,
         bias,
         out: Shared::new(out.as_mut_ptr()),
-        out_stride: n,
-        add: false,
     };
     // SAFETY: there is room for `[m, n]`, all of which the product writes.
     unsafe {
@@ -110,25 +136,31 @@ pub fn product_of<R: Real>(
     out
 }
 
-/// A product and where it goes.
+/// How many threads share a product.
+fn count([m, k, n]: [usize; 3]) -> usize {
+    match m * k * n < WORTH_SHARING {
+        true => 1,
+        false => threads(),
+    }
+}
+
+/// A product into new memory.
 struct Product<'a, R> {
     /// `[m, k, n]`
     size: [usize; 3],
     a: Matrix<'a, R>,
     b: Matrix<'a, R>,
     bias: Option<&'a [R]>,
+    /// `[m, n]`
     out: Shared<R>,
-    out_stride: usize,
-    /// Whether it is added to what is there, without a bias.
-    add: bool,
 }
 
 impl<R: Real> Product<'_, R> {
-    /// Computes it; without `add`, `out` need not be initialised.
+    /// Computes it; `out` need not be initialised.
     ///
     /// # Safety
     ///
-    /// `out` must be writable for `[m, n]`, rows `out_stride` apart, and nobody else may use it.
+    /// `out` must be writable for `[m, n]`, and nobody else may use it.
     unsafe fn run(&self) {
         let [m, k, n] = self.size;
         assert!(
@@ -138,10 +170,7 @@ impl<R: Real> Product<'_, R> {
         if m == 0 || n == 0 {
             return;
         }
-        let count = match m * k * n < WORTH_SHARING {
-            true => 1,
-            false => threads(),
-        };
+        let count = count(self.size);
         // SAFETY: the matrices are inside their memory, and `out` by the caller's promise.
         unsafe {
             match few::fits(self) {

@@ -63,19 +63,9 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
 
 impl<R: Real> Thread<'_, '_, R> {
     /// What a sum begins with.
-    ///
-    /// # Safety
-    ///
-    /// The element must be inside of the output and this thread's own.
     #[inline(always)]
-    unsafe fn begin(&self, row: usize, column: usize) -> R {
-        let product = self.product;
-        match product.bias {
-            // SAFETY: the caller's promise.
-            _ if product.add => unsafe { *product.out.at(row * product.out_stride + column) },
-            Some(bias) => bias[column],
-            None => R::ZERO,
-        }
+    fn begin(&self, column: usize) -> R {
+        self.product.bias.map_or(R::ZERO, |bias| bias[column])
     }
 
     /// Some columns of a product with a matrix whose rows lie in one piece.
@@ -91,8 +81,8 @@ impl<R: Real> Thread<'_, '_, R> {
         unsafe {
             for row in 0..m {
                 for column in columns.clone() {
-                    let begin = self.begin(row, column);
-                    *product.out.at(row * product.out_stride + column) = begin;
+                    let begin = self.begin(column);
+                    *product.out.at(row * product.size[2] + column) = begin;
                 }
             }
             let whole = k / SIDE * SIDE;
@@ -132,7 +122,7 @@ impl<R: Real> Thread<'_, '_, R> {
                 });
                 for row in 0..m {
                     let x = a.data.as_ptr().add(row * a.row_stride + step);
-                    let out = product.out.at(row * product.out_stride + column);
+                    let out = product.out.at(row * product.size[2] + column);
                     let mut sum = match count == lanes {
                         true => R::load(s, out),
                         false => R::load_first(s, out, count),
@@ -212,8 +202,8 @@ impl<R: Real> Thread<'_, '_, R> {
             }
             for (i, acc) in acc.into_iter().enumerate() {
                 for (j, acc) in acc.into_iter().enumerate() {
-                    let sum = self.begin(row + i, column + j) + R::reduce_sum(s, acc);
-                    *product.out.at((row + i) * product.out_stride + column + j) = sum;
+                    let sum = self.begin(column + j) + R::reduce_sum(s, acc);
+                    *product.out.at((row + i) * product.size[2] + column + j) = sum;
                 }
             }
         }

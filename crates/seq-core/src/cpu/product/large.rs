@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Matrix, Product};
 use crate::cpu::tile::{accumulate, tiles, with_rows};
-use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd, prefetch};
+use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd};
 
 /// How many registers of columns a panel holds a step.
 const REGISTERS: usize = 4;
 
-/// The depth of a panel: with 64 columns of `f32`, half a megabyte would be too much for the cache.
+/// The depth of a panel: with 64 columns of `f32` it takes an eighth of a megabyte.
 const DEPTH: usize = 512;
 
-/// How many rows of the left matrix one piece of work has: few enough to stay in the second cache with the panel, many
-/// enough to be worth packing it.
-const ROWS: usize = 256;
+/// How many rows one piece of work has at most: few enough that they stay in the second cache or near it, many
+/// enough to be worth packing a panel.
+const ROWS: usize = 512;
 
 /// How many pieces each thread should find, so that none waits long for another.
 const PIECES: usize = 4;
@@ -105,7 +105,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let width = REGISTERS * lanes;
         let panels = n.div_ceil(width);
         let wanted = (PIECES * self.member.count()).div_ceil(panels);
-        let blocks = wanted.min(m.div_ceil(ROWS / 4)).max(m.div_ceil(ROWS));
+        let blocks = wanted.min(m.div_ceil(ROWS / 8)).max(m.div_ceil(ROWS));
         // SAFETY: `pack` writes what is read.
         let mut panel = unsafe { Buffer::uninit(width * k.clamp(1, DEPTH)) };
         // What the panel holds: which columns and which depth.
@@ -243,16 +243,13 @@ impl<R: Real> Thread<'_, '_, R> {
                     .as_ptr()
                     .add((row + i) * rows.row_stride + piece.first)
             });
-            let out: [*mut R; M] = std::array::from_fn(|i| {
-                product
-                    .out
-                    .at((row + i) * product.out_stride + piece.column)
-            });
+            let out: [*mut R; M] =
+                std::array::from_fn(|i| product.out.at((row + i) * product.size[2] + piece.column));
             let count = |v: usize| lanes.min(piece.columns.saturating_sub(v * lanes));
             let zero = R::splat(s, R::ZERO);
             let mut acc = [[[zero; V]; 1]; M];
             let whole = piece.columns == V * lanes;
-            if piece.first > 0 || product.add {
+            if piece.first > 0 {
                 for (acc, out) in acc.iter_mut().zip(out) {
                     for (v, acc) in acc[0].iter_mut().enumerate() {
                         let p = out.add(v * lanes);
@@ -270,13 +267,6 @@ impl<R: Real> Thread<'_, '_, R> {
                         let bias = R::load_first(s, p, count(v));
                         acc.iter_mut().for_each(|acc| acc[0][v] = bias);
                     }
-                }
-            }
-            // The rows of the next tile lie where the processor would not look by itself.
-            for i in 0..M {
-                let next = from[i].wrapping_add(M * rows.row_stride);
-                for line in (0..piece.depth).step_by(64 / size_of::<R>()) {
-                    prefetch(next.wrapping_add(line));
                 }
             }
             accumulate(s, piece.depth, from, [panel.as_ptr()], &mut acc);
