@@ -5,7 +5,7 @@ use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderLayer};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Gradients, Tensor};
 use seq_core::SequenceLayer;
-use seq_core::blocks::Norm;
+
 use seq_transformer::{AttentionMask, Mlp, TransformerBlock};
 
 use super::{attention_flops, block, finish};
@@ -131,9 +131,9 @@ impl Encoder {
             Some((name.to_owned(), Tensor::cat(both, 0)))
         });
         let norms = norms.into_iter().flatten().filter_map(|(name, norm)| {
-            let beta = norm.beta.as_ref().expect("a norm with a bias");
+            let [gamma, beta] = norm;
             let both = vec![
-                flat(&norm.gamma.val(), gradients)?,
+                flat(&gamma.val(), gradients)?,
                 flat(&beta.val(), gradients)?,
             ];
             Some((name.to_owned(), Tensor::cat(both, 0)))
@@ -194,25 +194,33 @@ fn burn_nn_linears(layer: &TransformerEncoderLayer) -> [(&'static str, &Linear);
     ]
 }
 
-fn ours_norms(layer: &TransformerBlock) -> [(&'static str, &seq_core::blocks::LayerNorm); 2] {
+/// The scale and the bias of a norm.
+type Norm<'a> = [&'a Param<Tensor<1>>; 2];
+
+fn ours_norms(layer: &TransformerBlock) -> [(&'static str, Norm<'_>); 2] {
     [
-        ("attention_norm", layer_norm(&layer.attention_norm)),
-        ("feed_forward_norm", layer_norm(&layer.feed_forward_norm)),
+        ("attention_norm", of_ours(&layer.attention_norm)),
+        ("feed_forward_norm", of_ours(&layer.feed_forward_norm)),
     ]
 }
 
-fn layer_norm(norm: &Norm) -> &seq_core::blocks::LayerNorm {
+fn of_ours(norm: &seq_core::blocks::Norm) -> Norm<'_> {
     match norm {
-        Norm::Layer(norm) => norm,
-        Norm::Rms(_) => unreachable!("the layer has layer norms"),
+        seq_core::blocks::Norm::Layer(norm) => {
+            [&norm.gamma, norm.beta.as_ref().expect("a norm with a bias")]
+        }
+        seq_core::blocks::Norm::Rms(_) => unreachable!("the layer has layer norms"),
     }
 }
 
-fn burn_nn_norms(layer: &TransformerEncoderLayer) -> [(&'static str, &LayerNorm); 2] {
+fn burn_nn_norms(layer: &TransformerEncoderLayer) -> [(&'static str, Norm<'_>); 2] {
+    fn of(norm: &LayerNorm) -> Norm<'_> {
+        [&norm.gamma, norm.beta.as_ref().expect("a norm with a bias")]
+    }
     // Burn's names are those of norms that stand after.
     [
-        ("attention_norm", &layer.norm_2),
-        ("feed_forward_norm", &layer.norm_1),
+        ("attention_norm", of(&layer.norm_2)),
+        ("feed_forward_norm", of(&layer.norm_1)),
     ]
 }
 

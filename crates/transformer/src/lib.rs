@@ -17,16 +17,12 @@ mod transformer;
 pub use attention::{Alignment, Attention, AttentionDropout};
 pub use block::{NormPosition, TransformerBlock, TransformerBlockConfig};
 pub use cache::{KvCache, RewindError};
-pub use encoder::{
-    Pooling, TransformerEncoder, TransformerEncoderConfig, load_pretrained_encoder,
-};
+pub use encoder::{Pooling, TransformerEncoder, TransformerEncoderConfig, load_pretrained_encoder};
 pub use feed_forward::{
     Activation, FeedForward, FeedForwardConfig, MixtureOfExperts, MixtureOfExpertsConfig, Mlp,
     MlpConfig, Routed,
 };
-pub use lm::{
-    TransformerLm, TransformerLmConfig, load_gguf, load_pretrained, save_pretrained,
-};
+pub use lm::{TransformerLm, TransformerLmConfig, load_gguf, load_pretrained, save_pretrained};
 pub use multi_head::{AttentionMask, Memory, MultiHeadAttention, MultiHeadAttentionConfig};
 pub use norm::NormConfig;
 pub use positions::{PositionalEmbedding, PositionsConfig, alibi_slopes, sinusoidal};

@@ -20,7 +20,13 @@ const COLUMNS: usize = 1024;
 /// transpose in one piece.
 pub(super) fn fits<R>(product: &Product<'_, R>) -> bool {
     let (a, b) = (&product.a, &product.b);
-    product.size[0] <= FEW && a.column_stride == 1 && (b.column_stride == 1 || b.row_stride == 1)
+    let few = match (b.row_stride, b.column_stride) {
+        (1, _) => FEW,
+        // Here the sums of more rows would not stay in the first cache.
+        (_, 1) => FEW / 2,
+        _ => 0,
+    };
+    product.size[0] <= few && a.column_stride == 1
 }
 
 /// Runs a product that [`fits`], on `count` threads.
