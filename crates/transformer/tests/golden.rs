@@ -8,6 +8,8 @@ mod attention;
 mod causal_lm;
 #[path = "golden/encoder.rs"]
 mod encoder;
+#[path = "golden/layers.rs"]
+mod layers;
 
 #[test]
 fn golden_cases() {
@@ -17,5 +19,7 @@ fn golden_cases() {
         .kind("attention", "sdpa_onnx", attention::sdpa_onnx)
         .kind("transformer", "causal_lm", causal_lm::case)
         .kind("transformer", "encoder", encoder::case)
+        .kind("transformer", "encoder_layer", layers::encoder)
+        .kind("transformer", "decoder_layer", layers::decoder)
         .check();
 }
