@@ -29,7 +29,10 @@ fn layer(config: &MixtureOfExpertsConfig, (device, dtype): (&Device, DType)) -> 
     impl ModuleMapper for Cast {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             // Sharper than the initial values, so that experts and tokens differ.
-            param.map(|x| (x * 3.0).detach().cast(self.0))
+            param.map(|x| {
+                let x = (x * 3.0).detach().cast(self.0);
+                if x.is_autodiff() { x.require_grad() } else { x }
+            })
         }
     }
     device.seed(8);
