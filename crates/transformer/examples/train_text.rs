@@ -54,7 +54,7 @@ impl Args {
         config.validate()?;
         let out = Path::new("target/train_text/transformer");
         let layer = |device: &Device| -> Transformer { config.init(device) };
-        Ok(self.text.run(out, &seq_transformer::device(), layer)?)
+        self.text.run(out, &seq_transformer::device(), layer)
     }
 }
 

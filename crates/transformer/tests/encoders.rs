@@ -68,6 +68,9 @@ fn set(folder: &tempfile::TempDir, field: &str, value: Value) {
     fs::write(file, fields.to_string()).unwrap();
 }
 
+/// Tensors by name, as a file has them.
+type Weights = Vec<(String, TensorData)>;
+
 #[test]
 fn a_mean_is_that_of_the_real_tokens() {
     let (encoder, _) = load(&folder()).unwrap();
@@ -185,7 +188,7 @@ fn a_field_that_is_not_honoured_is_named() {
 #[test]
 fn a_tensor_too_few_too_many_or_of_another_shape() {
     let name = "encoder.layer.1.output.dense.bias";
-    let of = |change: &dyn Fn(&mut Vec<(String, TensorData)>)| {
+    let of = |change: &dyn Fn(&mut Weights)| {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), change);
         error(&folder)
