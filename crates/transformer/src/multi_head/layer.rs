@@ -6,7 +6,8 @@ use seq_core::{Lengths, SequenceLayer, linear};
 
 use crate::{Alignment, Attention, AttentionDropout, KvCache, Rotary};
 
-/// Attention with its projections (Vaswani et al. 2017, section 3.2.2), made by [`MultiHeadAttentionConfig`].
+/// Attention with its projections (Vaswani et al. 2017, section 3.2.2), made by
+/// [`MultiHeadAttentionConfig`](super::MultiHeadAttentionConfig).
 ///
 /// As a [`SequenceLayer`] it is causal self-attention, its state a [`KvCache`] in which a step costs as much as
 /// there are steps before it. [`attend`](Self::attend) sees both ways, [`cross`](Self::cross) another sequence.
