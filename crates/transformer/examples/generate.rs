@@ -77,7 +77,8 @@ fn tokenizer(folder: &Path) -> Outcome<Tokenizer> {
 
 fn run(args: &Args) -> Outcome {
     let tokenizer = tokenizer(&args.model)?;
-    let prompt = tokenizer.encode(args.prompt.as_str(), false)?;
+    // With what the tokenizer puts before a text, as the models were trained.
+    let prompt = tokenizer.encode(args.prompt.as_str(), true)?;
     let prompt = prompt.get_ids().to_vec();
     if prompt.is_empty() {
         return Err("the prompt is empty".into());
