@@ -29,6 +29,29 @@ pub unsafe fn accumulate<R: Real, S: Simd, const M: usize, const N: usize, const
     }
 }
 
+/// As [`accumulate`], each sum in the order of the steps: the same whatever the size of the tile.
+///
+/// # Safety
+///
+/// As [`accumulate`].
+#[inline(always)]
+pub unsafe fn accumulate_in_order<
+    R: Real,
+    S: Simd,
+    const M: usize,
+    const N: usize,
+    const V: usize,
+>(
+    s: S,
+    depth: usize,
+    rows: [*const R; M],
+    panels: [*const R; N],
+    acc: &mut [[[R::V<S>; V]; N]; M],
+) {
+    // SAFETY: the caller's promise is that of `chains`.
+    unsafe { chains::<R, S, M, N, V, 1>(s, depth, rows, panels, acc) }
+}
+
 #[inline(always)]
 unsafe fn chains<
     R: Real,

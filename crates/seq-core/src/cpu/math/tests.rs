@@ -58,7 +58,7 @@ const CASES: [Case; 6] = [
         f32: |arch, xs, out| map(arch, Gelu, xs, out),
         f64: |arch, xs, out| map(arch, Gelu, xs, out),
         oracle: oracle::gelu,
-        bound: 4.0,
+        bound: 6.5,
     },
 ];
 
@@ -211,6 +211,7 @@ impl Function for GeluSlope {
 fn the_slope_of_gelu_is_within_its_bound() {
     let xs = f64_samples();
     let want: Vec<_> = xs.iter().map(|&x| oracle::gelu_slope(x)).collect();
+    let mut worst = [0.0_f64; 2];
     for (level, arch) in levels() {
         let mut out = vec![0.0; xs.len()];
         map(arch, GeluSlope, &xs, &mut out);
@@ -223,7 +224,8 @@ fn the_slope_of_gelu_is_within_its_bound() {
                 true => want.difference(out[i]) / (f64::EPSILON / 8.0),
                 false => want.error(out[i]),
             };
-            assert!(error <= 5.0, "{level} f64 slope at {x:e}: {error} ulp");
+            worst[0] = worst[0].max(error);
+            assert!(error <= 8.5, "{level} f64 slope at {x:e}: {error} ulp");
             // What f32 is compared with is the f64 that was just checked, at the same argument.
             let mut exact = [0.0];
             map(arch, GeluSlope, &[f64::from(singles[i])], &mut exact);
@@ -231,13 +233,15 @@ fn the_slope_of_gelu_is_within_its_bound() {
                 true => (f64::from(single[i]) - exact[0]).abs() / f64::from(f32::EPSILON / 8.0),
                 false => error_f32(single[i], exact[0]),
             };
+            worst[1] = worst[1].max(error);
             assert!(
-                error <= 5.0,
+                error <= 8.5,
                 "{level} f32 slope at {:e}: {error} ulp",
                 singles[i]
             );
         }
     }
+    println!("gelu slope f64 {:.3}, f32 {:.3} ulp", worst[0], worst[1]);
 }
 
 /// Limits, signs of zero and NaN, in every lane and beside other values.

@@ -20,10 +20,10 @@ const COLUMNS: usize = 1024;
 /// transpose in one piece.
 pub(super) fn fits<R>(product: &Product<'_, R>) -> bool {
     let (a, b) = (&product.a, &product.b);
-    let few = match (b.row_stride, b.column_stride) {
-        (1, _) => FEW,
+    let few = match (b.column_stride, b.row_stride) {
         // Here the sums of more rows would not stay in the first cache.
-        (_, 1) => FEW / 2,
+        (1, _) => FEW / 2,
+        (_, 1) => FEW,
         _ => 0,
     };
     product.size[0] <= few && a.column_stride == 1

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Matrix, Product};
-use crate::cpu::tile::{accumulate, tiles, with_rows};
+use crate::cpu::tile::{accumulate_in_order, tiles, with_rows};
 use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd};
 
 /// How many registers of columns a panel holds a step.
@@ -269,7 +269,8 @@ impl<R: Real> Thread<'_, '_, R> {
                     }
                 }
             }
-            accumulate(s, piece.depth, from, [panel.as_ptr()], &mut acc);
+            // So that a row does not depend on how many there are.
+            accumulate_in_order(s, piece.depth, from, [panel.as_ptr()], &mut acc);
             for (acc, out) in acc.iter().zip(out) {
                 for (v, acc) in acc[0].iter().enumerate() {
                     let p = out.add(v * lanes);
