@@ -9,6 +9,12 @@ use super::plan::Problem;
 /// How many keys are done at once.
 const KEYS: usize = 64;
 
+/// How many keys ahead memory is asked for.
+const AHEAD: usize = 16;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Below this many queries that share a head of keys, half of a block's lanes would be empty.
 const FEW: usize = 16;
 
@@ -218,6 +224,10 @@ unsafe fn products<R: Real, S: Simd>(
         // SAFETY: `depth` elements of each row, by the caller's promise.
         unsafe {
             let key = keys.add(j * stride);
+            // Strides of a row are none that the hardware foresees.
+            for at in (0..depth).step_by(LINE / size_of::<R>()) {
+                prefetch(key.wrapping_add(AHEAD * stride + at));
+            }
             let mut sums = [R::splat(s, R::ZERO); 4];
             let mut k = 0;
             while k + 4 * lanes <= whole {
@@ -302,8 +312,8 @@ unsafe fn mix<R: Real, S: Simd>(
             for (j, &weight) in weights.iter().enumerate() {
                 let weight = R::splat(s, weight);
                 let row = values.add(j * stride + k);
-                prefetch(row.wrapping_add(8 * stride));
                 for (n, acc) in acc.iter_mut().enumerate() {
+                    prefetch(row.wrapping_add(AHEAD * stride + n * lanes));
                     *acc = R::mul_add(s, weight, R::load(s, row.add(n * lanes)), *acc);
                 }
             }
