@@ -104,6 +104,22 @@ impl Encoder {
         }
     }
 
+    /// The same weights with the activation that both differentiate alike.
+    fn with_relu(&self) -> Self {
+        let (mut ours, mut burn_nn) = (self.ours.clone(), self.burn_nn.clone());
+        if let Mlp::Dense(feed_forward) = &mut ours.feed_forward {
+            feed_forward.activation = seq_transformer::Activation::Relu;
+        }
+        burn_nn.pwff.activation = burn::nn::activation::ActivationConfig::Relu.init(&self.device);
+        Self {
+            kind: self.kind,
+            device: self.device.clone(),
+            x: self.x.clone(),
+            ours,
+            burn_nn,
+        }
+    }
+
     fn run(&self) -> Tensor<3> {
         self.ours.encode(self.x.clone(), &AttentionMask::default())
     }
@@ -138,14 +154,7 @@ impl Encoder {
             ];
             Some((name.to_owned(), Tensor::cat(both, 0)))
         });
-        let mut linears: Vec<_> = linears.collect();
-        // Of a sum, the scores' gradients are little more than rounding beside those of the values.
-        let inputs = linears.drain(..3).map(|(_, gradient)| gradient).collect();
-        let inputs = ("query, key and value".to_owned(), Tensor::cat(inputs, 0));
-        std::iter::once(inputs)
-            .chain(linears)
-            .chain(norms)
-            .collect()
+        linears.chain(norms).collect()
     }
 }
 
@@ -167,9 +176,12 @@ impl Workload for Encoder {
         let agreement =
             Agreement::default().compare("the output", ours.clone(), burn_nn.clone())?;
         match self.kind {
-            Kind::Train => compare(agreement, [ours, burn_nn], |gradients| {
-                self.gradients(gradients)
-            }),
+            Kind::Train => {
+                // Burn's gradient of GELU is that of another function, the tanh form.
+                let kinked = self.with_relu();
+                let outputs = [kinked.run(), kinked.run_burn_nn()];
+                compare(agreement, outputs, |gradients| kinked.gradients(gradients))
+            }
             Kind::Infer | Kind::Step => Ok(agreement),
         }
     }
@@ -340,8 +352,8 @@ mod tests {
         assert!(changed.check().is_err());
         let encoder = encoder();
         for y in [encoder.run(), encoder.run_burn_nn()] {
-            // Six maps, three of them in one, and two norms.
-            assert_eq!(encoder.gradients(&y.sum().backward()).len(), 6);
+            // Six maps and two norms.
+            assert_eq!(encoder.gradients(&y.sum().backward()).len(), 8);
         }
     }
 
