@@ -1,6 +1,9 @@
 //! Attention in plain tensor operations, which specify it.
 
+use std::ops::Range;
+
 use burn::tensor::{Bool, Tensor, TensorData, s};
+use seq_core::Lengths;
 
 use super::{Attention, Reach};
 
@@ -11,52 +14,74 @@ const SCORES: usize = 1 << 24;
 const LOWEST: f64 = -1e30;
 
 pub(super) fn run(attention: Attention) -> Tensor<4> {
-    let attention = without_room(attention);
     let [batch, time_query, heads, _] = attention.query.dims();
-    let [_, time_key, _, d_value] = attention.value.dims();
+    let [_, _, _, d_value] = attention.value.dims();
     let device = attention.query.device();
     let dtype = attention.query.dtype();
-    if time_key == 0 || batch * heads * time_query == 0 {
+    let reach = attention.reach();
+    let seen = seen(&reach, time_query);
+    if seen.is_empty() || heads == 0 {
         return Tensor::zeros([batch, time_query, heads, d_value], (&device, dtype));
     }
-    let reach = attention.reach();
-    let chunk = (SCORES / (batch * heads * time_key)).clamp(1, time_query);
+    let (attention, reach) = of_keys(attention, reach, seen.clone());
+    let chunk = (SCORES / (batch * heads * seen.len())).clamp(1, time_query);
     let outputs = (0..time_query)
         .step_by(chunk)
-        .map(|first| some(&attention, &reach, first, chunk.min(time_query - first)))
+        .map(|first| {
+            let count = chunk.min(time_query - first);
+            some(&attention, &reach, seen.start, first..first + count)
+        })
         .collect();
     Tensor::cat(outputs, 1)
 }
 
-/// Without the keys beyond those of the longest row, as of a cache with room for more: a sum is rounded by how many
-/// numbers it has, zeros or not, and the room must not show.
-fn without_room(attention: Attention) -> Attention {
-    let [_, time_key, ..] = attention.key.dims();
-    let longest = match &attention.key_lengths {
-        Some(lengths) => lengths.as_slice().iter().copied().max().unwrap_or(0),
-        None => time_key,
-    };
-    if longest == time_key {
-        return attention;
-    }
-    let spreads = |keys: usize| keys == 1;
-    Attention {
-        key: attention.key.narrow(1, 0, longest),
-        value: attention.value.narrow(1, 0, longest),
-        mask: attention.mask.map(|mask| match spreads(mask.dims()[3]) {
-            true => mask,
-            false => mask.narrow(3, 0, longest),
-        }),
-        bias: attention.bias.map(|bias| match spreads(bias.dims()[3]) {
-            true => bias,
-            false => bias.narrow(3, 0, longest),
-        }),
-        ..attention
-    }
+/// The keys that any query sees by its position.
+fn seen(reach: &Reach, time_query: usize) -> Range<usize> {
+    let rows = 0..reach.keys.len();
+    let ranges = rows.flat_map(|b| (0..time_query).map(move |i| reach.range(b, i)));
+    let ranges = ranges.filter(|range| !range.is_empty());
+    ranges
+        .reduce(|a, b| a.start.min(b.start)..a.end.max(b.end))
+        .unwrap_or(0..0)
 }
 
-/// The queries `first..first + count`.
-fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Tensor<4> {
+/// Without the other keys, as those that a cache has room for, or has not dropped yet: a sum is rounded by how many
+/// numbers it has, zeros or not, and the room must not show.
+fn of_keys(attention: Attention, reach: Reach, seen: Range<usize>) -> (Attention, Reach) {
+    let Range { start, end } = seen;
+    let narrow = |x: Tensor<4>, axis: usize| match x.dims()[axis] {
+        1 => x,
+        _ => x.narrow(axis, start, end - start),
+    };
+    let part = |keys: usize| keys.clamp(start, end) - start;
+    let lengths = attention.key_lengths.as_ref().map(Lengths::as_slice);
+    let lengths = lengths.map(|lengths| Lengths::new(lengths.iter().map(|&keys| part(keys))));
+    let attention = Attention {
+        key: attention.key.narrow(1, start, end - start),
+        value: attention.value.narrow(1, start, end - start),
+        mask: attention.mask.map(|mask| match mask.dims()[3] {
+            1 => mask,
+            _ => mask.narrow(3, start, end - start),
+        }),
+        bias: attention.bias.map(|bias| narrow(bias, 3)),
+        key_lengths: lengths,
+        ..attention
+    };
+    let reach = Reach {
+        offsets: reach
+            .offsets
+            .iter()
+            .map(|&at| at - start as isize)
+            .collect(),
+        keys: reach.keys.iter().map(|&keys| part(keys)).collect(),
+        ..reach
+    };
+    (attention, reach)
+}
+
+/// Some of the queries, to keys of which the first is `start` among all.
+fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize>) -> Tensor<4> {
+    let (first, count) = (queries.start, queries.len());
     let [batch, _, heads, _] = attention.query.dims();
     let [_, time_key, kv_heads, _] = attention.key.dims();
     let device = attention.query.device();
@@ -129,7 +154,7 @@ fn some(attention: &Attention, reach: &Reach, first: usize, count: usize) -> Ten
         for (at, row) in factors.chunks_mut(time_key).enumerate() {
             let (head, i) = (at / count, at % count);
             let row_number = head * time_query + first + i;
-            dropout.row(row_number).fill(0, row, 0.0, |x| x);
+            dropout.row(row_number).fill(start, row, 0.0, |x| x);
         }
         let factors = TensorData::new(factors, [batch, heads, count, time_key]);
         weights = weights * Tensor::<4>::from_data(factors, (&device, dtype));
