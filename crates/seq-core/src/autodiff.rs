@@ -10,9 +10,16 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{AutodiffBackend, Backend, ExtensionType, TensorMetadata};
-use burn::tensor::{Element, Shape};
+#[cfg(feature = "cpu-kernels")]
+use burn::tensor::Element;
+use burn::tensor::Shape;
 
+#[cfg(feature = "cpu-kernels")]
 use crate::cpu::{CpuTensor, Real, Slice};
+
+mod recompute;
+
+pub use recompute::recompute;
 
 /// A tensor that may be absent, which Burn's extensions do not know by themselves.
 #[derive(ExtensionType, Debug, Clone)]
@@ -32,6 +39,7 @@ impl<B: Backend> From<Option<FloatTensor<B>>> for Maybe<B> {
     }
 }
 
+#[cfg(feature = "cpu-kernels")]
 impl<B: Backend> Maybe<B>
 where
     FloatTensor<B>: CpuTensor,

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
-#[cfg(feature = "cpu-kernels")]
 pub mod autodiff;
 pub mod blocks;
 pub mod checkpoint;

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use burn::tensor::{Bool, Tensor, TensorData, s};
 use seq_core::Lengths;
+use seq_core::autodiff::recompute;
 
 use super::{Attention, Reach};
 
 /// How many scores there are at once, about; one query of every head at least.
-const SCORES: usize = 1 << 24;
+const SCORES: usize = 1 << 22;
 
 /// Below every score, and not so low that a difference overflows.
 const LOWEST: f64 = -1e30;
@@ -28,11 +29,91 @@ pub(super) fn run(attention: Attention) -> Tensor<4> {
     let outputs = (0..time_query)
         .step_by(chunk)
         .map(|first| {
-            let count = chunk.min(time_query - first);
-            some(&attention, &reach, seen.start, first..first + count)
+            let queries = first..time_query.min(first + chunk);
+            let place = Place {
+                query: first,
+                key: seen.start,
+                time_query,
+            };
+            part(of_queries(&attention, &reach, queries), place)
         })
         .collect();
     Tensor::cat(outputs, 1)
+}
+
+/// Where among all queries and keys those of a part begin.
+#[derive(Clone, Copy)]
+struct Place {
+    query: usize,
+    key: usize,
+    time_query: usize,
+}
+
+/// A part of the queries. Where there are others, the scores are not kept for the backward pass, which would hold
+/// those of all parts at once.
+fn part((attention, reach): (Attention, Reach), place: Place) -> Tensor<4> {
+    let whole = attention.query.dims()[1] == place.time_query;
+    let inputs = [
+        Some(attention.query.clone()),
+        Some(attention.key.clone()),
+        Some(attention.value.clone()),
+        attention.bias.clone(),
+    ];
+    // What the graph reads once more must not hold the graph.
+    let constant = Attention {
+        query: attention.query.inner(),
+        key: attention.key.inner(),
+        value: attention.value.inner(),
+        bias: None,
+        mask: attention.mask.map(Tensor::inner),
+        ..attention
+    };
+    let body = move |[query, key, value, bias]: [Option<Tensor<4>>; 4]| {
+        let [Some(query), Some(key), Some(value)] = [query, key, value] else {
+            unreachable!("as given")
+        };
+        let attention = Attention {
+            query,
+            key,
+            value,
+            bias,
+            ..constant.clone()
+        };
+        some(&attention, &reach, place)
+    };
+    match whole {
+        true => body(inputs),
+        false => recompute(inputs, body),
+    }
+}
+
+/// Some of the queries alone.
+fn of_queries(attention: &Attention, reach: &Reach, queries: Range<usize>) -> (Attention, Reach) {
+    let (first, count) = (queries.start, queries.len());
+    let rows = |rows: usize| match rows {
+        1 => s![.., .., .., ..],
+        _ => s![.., .., first..first + count, ..],
+    };
+    let bias = attention.bias.clone();
+    let mask = attention.mask.clone();
+    let part = Attention {
+        query: attention.query.clone().narrow(1, first, count),
+        bias: bias.map(|bias| {
+            let rows = rows(bias.dims()[2]);
+            bias.slice(rows)
+        }),
+        mask: mask.map(|mask| {
+            let rows = rows(mask.dims()[2]);
+            mask.slice(rows)
+        }),
+        ..attention.clone()
+    };
+    let offsets = reach.offsets.iter().map(|&at| at + first as isize);
+    let reach = Reach {
+        offsets: offsets.collect(),
+        ..reach.clone()
+    };
+    (part, reach)
 }
 
 /// The keys that any query sees by its position.
@@ -79,10 +160,9 @@ fn of_keys(attention: Attention, reach: Reach, seen: Range<usize>) -> (Attention
     (attention, reach)
 }
 
-/// Some of the queries, to keys of which the first is `start` among all.
-fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize>) -> Tensor<4> {
-    let (first, count) = (queries.start, queries.len());
-    let [batch, _, heads, _] = attention.query.dims();
+/// Scores, weights, and what they take from the values.
+fn some(attention: &Attention, reach: &Reach, place: Place) -> Tensor<4> {
+    let [batch, count, heads, _] = attention.query.dims();
     let [_, time_key, kv_heads, _] = attention.key.dims();
     let device = attention.query.device();
     // Each of the heads that share keys has a copy of them: [batch, heads, time, d].
@@ -93,7 +173,7 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
             .reshape([batch, heads, time, d])
     };
     debug_assert!(heads.is_multiple_of(kv_heads));
-    let query = attention.query.clone().narrow(1, first, count);
+    let query = attention.query.clone();
     // What the padding holds, NaN perhaps, must not reach a gradient.
     let clear = |x: &Tensor<4>| match &attention.key_lengths {
         Some(lengths) => {
@@ -111,12 +191,8 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
         let power = (scores * (2.0 / cap)).clamp(-60.0, 60.0).exp();
         scores = (power + 1.0).recip() * (-2.0 * cap) + cap;
     }
-    let queries = |rows: usize| match rows {
-        1 => s![.., .., .., ..],
-        _ => s![.., .., first..first + count, ..],
-    };
     if let Some(bias) = &attention.bias {
-        scores = scores + bias.clone().slice(queries(bias.dims()[2]));
+        scores = scores + bias.clone();
     }
     let dtype = scores.dtype();
     if let Some(slopes) = &attention.alibi {
@@ -124,7 +200,7 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
         let slopes = Tensor::<4>::from_data(slopes, (&device, dtype));
         let mut distances = Vec::with_capacity(batch * count * time_key);
         for &offset in &reach.offsets {
-            for i in first..first + count {
+            for i in 0..count {
                 let at = offset + i as isize;
                 distances.extend((0..time_key).map(|j| at.abs_diff(j as isize) as f64));
             }
@@ -134,11 +210,11 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
     }
     let mut hidden = scores.clone().equal_elem(f64::NEG_INFINITY);
     if let Some(mask) = &attention.mask {
-        let mask = mask.clone().slice(queries(mask.dims()[2])).bool_not();
+        let mask = mask.clone().bool_not();
         hidden = hidden.bool_or(mask.expand(scores.dims()));
     }
     if !reach.is_all(time_key) {
-        hidden = hidden.bool_or(unreached(reach, first, count, &scores));
+        hidden = hidden.bool_or(unreached(reach, &scores));
     }
     let scores = scores.mask_fill(hidden.clone(), LOWEST);
     // Where nothing is seen, the largest is LOWEST as well and each weight becomes one, then zero.
@@ -149,12 +225,11 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
     let sums = sums.mask_fill(empty, 1.0);
     let mut weights = weights / sums;
     if let Some(dropout) = attention.dropout {
-        let [_, time_query, ..] = attention.query.dims();
         let mut factors = vec![0.0; batch * heads * count * time_key];
         for (at, row) in factors.chunks_mut(time_key).enumerate() {
             let (head, i) = (at / count, at % count);
-            let row_number = head * time_query + first + i;
-            dropout.row(row_number).fill(start, row, 0.0, |x| x);
+            let row_number = head * place.time_query + place.query + i;
+            dropout.row(row_number).fill(place.key, row, 0.0, |x| x);
         }
         let factors = TensorData::new(factors, [batch, heads, count, time_key]);
         weights = weights * Tensor::<4>::from_data(factors, (&device, dtype));
@@ -165,11 +240,11 @@ fn some(attention: &Attention, reach: &Reach, start: usize, queries: Range<usize
 }
 
 /// `[batch, heads, count, time_key]`, true where a key is out of a query's reach.
-fn unreached(reach: &Reach, first: usize, count: usize, scores: &Tensor<4>) -> Tensor<4, Bool> {
-    let [batch, _, _, time_key] = scores.dims();
+fn unreached(reach: &Reach, scores: &Tensor<4>) -> Tensor<4, Bool> {
+    let [batch, _, count, time_key] = scores.dims();
     let mut unreached = vec![true; batch * count * time_key];
     for (at, row) in unreached.chunks_mut(time_key).enumerate() {
-        row[reach.range(at / count, first + at % count)].fill(false);
+        row[reach.range(at / count, at % count)].fill(false);
     }
     let unreached = TensorData::new(unreached, [batch, 1, count, time_key]);
     Tensor::<4, Bool>::from_data(unreached, &scores.device()).expand(scores.dims())
