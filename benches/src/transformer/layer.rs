@@ -1,11 +1,11 @@
 //! A whole layer: an encoder's beside Burn's own module with the same weights, and a causal one.
 
 use burn::module::{Module, Param};
+use burn::nn::activation::ActivationConfig;
 use burn::nn::transformer::{TransformerEncoderConfig, TransformerEncoderLayer};
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Gradients, Tensor};
 use seq_core::SequenceLayer;
-
 use seq_transformer::{AttentionMask, Mlp, TransformerBlock};
 
 use super::{attention_flops, block, finish};
@@ -104,13 +104,14 @@ impl Encoder {
         }
     }
 
-    /// The same weights with the activation that both differentiate alike.
-    fn with_relu(&self) -> Self {
+    /// The same weights with an activation that both differentiate alike and that has no kink, at which they would
+    /// differ by rounding alone.
+    fn with_gelu_tanh(&self) -> Self {
         let (mut ours, mut burn_nn) = (self.ours.clone(), self.burn_nn.clone());
         if let Mlp::Dense(feed_forward) = &mut ours.feed_forward {
-            feed_forward.activation = seq_transformer::Activation::Relu;
+            feed_forward.activation = seq_transformer::Activation::GeluTanh;
         }
-        burn_nn.pwff.activation = burn::nn::activation::ActivationConfig::Relu.init(&self.device);
+        burn_nn.pwff.activation = ActivationConfig::GeluApproximate.init(&self.device);
         Self {
             kind: self.kind,
             device: self.device.clone(),
@@ -178,9 +179,9 @@ impl Workload for Encoder {
         match self.kind {
             Kind::Train => {
                 // Burn's gradient of GELU is that of another function, the tanh form.
-                let kinked = self.with_relu();
-                let outputs = [kinked.run(), kinked.run_burn_nn()];
-                compare(agreement, outputs, |gradients| kinked.gradients(gradients))
+                let alike = self.with_gelu_tanh();
+                let outputs = [alike.run(), alike.run_burn_nn()];
+                compare(agreement, outputs, |gradients| alike.gradients(gradients))
             }
             Kind::Infer | Kind::Step => Ok(agreement),
         }
