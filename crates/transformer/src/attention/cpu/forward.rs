@@ -1,13 +1,18 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seq_core::cpu::tile::{Left, Rows, multiply};
-use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, reserve, threads};
+use seq_core::cpu::{
+    Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch, reserve, threads,
+};
 
 use super::decode;
 use super::plan::{Item, KEYS, PerHead, Problem, turn};
 
 /// Below this many products a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 15;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// Below every score, and not so low that a difference overflows.
 pub(super) const LOWEST: f64 = -1e30;
@@ -167,8 +172,9 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
             if item >= heads * blocks {
                 return;
             }
-            // The last blocks first: where attention is causal, they see the most.
-            let (block, head) = (blocks - 1 - item / heads, item % heads);
+            // Head by head, whose keys and values stay near; the last blocks of each first: where attention is
+            // causal, they see the most.
+            let (head, block) = (item / blocks, blocks - 1 - item % blocks);
             let first = block * width;
             let item = Item {
                 b: head / problem.heads,
@@ -227,7 +233,13 @@ impl<R: Real> Thread<'_, '_, R> {
                 let size = [count, d_head, width / lanes];
                 multiply(s, size, left, right, rows_of(scores, width), false);
                 problem.score(s, item, &sight, some.clone(), scores, None);
-                let correct = state.take(s, scores, count, width);
+                // While exponentials are computed, nothing else asks for memory.
+                let ahead = [(values, first, d_value), (keys, first + count, d_head)];
+                let ahead = ahead.map(|(rows, at, width)| Ahead {
+                    rows: rows.wrapping_add(at * width).cast_const(),
+                    width,
+                });
+                let correct = state.take(s, scores, [count, width], ahead);
                 if correct {
                     for k in 0..d_value {
                         for lane in (0..width).step_by(lanes) {
@@ -279,6 +291,24 @@ pub(super) fn rows_of<P>(data: P, stride: usize) -> Rows<P> {
     Rows { data, stride }
 }
 
+/// Rows that will be read soon.
+#[derive(Clone, Copy)]
+struct Ahead<R> {
+    rows: *const R,
+    width: usize,
+}
+
+impl<R> Ahead<R> {
+    /// Asks for a row.
+    #[inline(always)]
+    fn ask(&self, row: usize) {
+        let row = self.rows.wrapping_add(row * self.width);
+        for at in (0..self.width).step_by(LINE / size_of::<R>()) {
+            prefetch(row.wrapping_add(at));
+        }
+    }
+}
+
 /// The softmax of the keys so far, for each query of a block.
 struct Running<R> {
     /// The largest score.
@@ -304,12 +334,18 @@ impl<R: Real> Running<R> {
     ///
     /// The scores must be there.
     #[inline(always)]
-    unsafe fn take<S: Simd>(&mut self, s: S, scores: *mut R, count: usize, width: usize) -> bool {
+    unsafe fn take<S: Simd>(
+        &mut self,
+        s: S,
+        scores: *mut R,
+        [count, width]: [usize; 2],
+        ahead: [Ahead<R>; 2],
+    ) -> bool {
         // SAFETY: by the caller's promise.
         unsafe {
             match width / R::lanes::<S>() {
-                4 => self.take_of::<S, 4>(s, scores, count),
-                2 => self.take_of::<S, 2>(s, scores, count),
+                4 => self.take_of::<S, 4>(s, scores, count, ahead),
+                2 => self.take_of::<S, 2>(s, scores, count, ahead),
                 other => unreachable!("a block of {other} registers"),
             }
         }
@@ -322,6 +358,7 @@ impl<R: Real> Running<R> {
         s: S,
         scores: *mut R,
         count: usize,
+        ahead: [Ahead<R>; 2],
     ) -> bool {
         let lanes = R::lanes::<S>();
         let width = N * lanes;
@@ -349,6 +386,7 @@ impl<R: Real> Running<R> {
             }
             let mut sums = [R::splat(s, R::ZERO); N];
             for key in 0..count {
+                ahead.iter().for_each(|ahead| ahead.ask(key));
                 for n in 0..N {
                     let at = scores.add(key * width + n * lanes);
                     let weight = R::exp(s, R::vsub(s, R::load(s, at), bases[n]));
