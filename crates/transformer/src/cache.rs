@@ -192,6 +192,35 @@ impl KvCache {
         (self, first)
     }
 
+    /// Takes in one step, which `write` writes to the places `held` of the keys and values given, where each row has
+    /// `read` as many; it gives them back beside what else it has made.
+    #[cfg(any(feature = "ndarray", feature = "flex"))]
+    pub(crate) fn step<T>(
+        mut self,
+        write: impl FnOnce([Tensor<4>; 2], &[usize], &[usize]) -> (T, [Tensor<4>; 2]),
+    ) -> (T, Self) {
+        self.make_room(1);
+        let (made, [keys, values]) = write([self.keys, self.values], &self.held, &self.read);
+        let (mut held, mut read) = (self.held, self.read);
+        held.iter_mut()
+            .chain(&mut read)
+            .for_each(|count| *count += 1);
+        let cache = Self {
+            keys,
+            values,
+            held,
+            read,
+            window: self.window,
+        };
+        (made, cache)
+    }
+
+    /// The element type of keys and values.
+    #[cfg(any(feature = "ndarray", feature = "flex"))]
+    pub(crate) fn dtype(&self) -> DType {
+        self.keys.dtype()
+    }
+
     /// Drops what a window has left behind, if that is much.
     pub(crate) fn trim(mut self) -> Self {
         if let Some(window) = self.window

@@ -12,7 +12,7 @@ mod team;
 pub mod tile;
 
 pub use buffer::{Buffer, Shared, keep_memory, prefetch, reserve};
-pub use product::{Matrix, product, product_of};
+pub use product::{Matrix, product, product_columns, product_of};
 pub use real::{Arch, Real, Simd, WithSimd};
 pub use slices::{CpuTensor, Slice};
 pub use team::{Member, Team, set_threads, threads};

@@ -1,7 +1,9 @@
 mod few;
 mod large;
 
-use super::{Real, Shared, Team, reserve, threads};
+use std::ops::Range;
+
+use super::{Real, Shared, Simd, Team, reserve, threads};
 
 /// Below this many multiplications a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 17;
@@ -134,6 +136,34 @@ pub fn product_of<R: Real>(
         out.set_len(m * n);
     }
     out
+}
+
+/// Some columns of `a b`, and of the bias added to every row, on the calling thread: `[m, k]` times `[k, n]` to
+/// `out` `[m, n]`, for kernels that have products among other things. Every element of the matrix
+/// `b` is read once for all of the few rows of `a`; the rows of both lie in one piece.
+///
+/// # Safety
+///
+/// The matrices must be inside their memory and have neighbouring columns, the columns and the bias be inside of the
+/// product, and `out` be writable there, where nobody else may use it.
+#[inline(always)]
+pub unsafe fn product_columns<R: Real, S: Simd>(
+    s: S,
+    size: [usize; 3],
+    [a, b]: [Matrix<'_, R>; 2],
+    bias: Option<&[R]>,
+    out: Shared<R>,
+    columns: Range<usize>,
+) {
+    let product = Product {
+        size,
+        a,
+        b,
+        bias,
+        out,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { product.columns(s, columns) };
 }
 
 /// How many threads share a product.

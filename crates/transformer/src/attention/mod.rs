@@ -1,7 +1,7 @@
 //! Scaled dot-product attention.
 
 #[cfg(any(feature = "ndarray", feature = "flex"))]
-mod cpu;
+pub(crate) mod cpu;
 mod dropout;
 #[cfg(any(feature = "ndarray", feature = "flex"))]
 mod gradient;
@@ -17,7 +17,7 @@ use burn::tensor::{Bool, Tensor};
 use seq_core::Lengths;
 
 pub use dropout::AttentionDropout;
-use reach::Reach;
+pub(crate) use reach::Reach;
 
 /// Scaled dot-product attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>, section 3.2.1):
 /// what every query takes from the values, weighted by how well their keys fit it.

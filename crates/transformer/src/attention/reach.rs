@@ -2,7 +2,7 @@ use std::ops::Range;
 
 /// Which keys the queries of each row may see by their positions.
 #[derive(Debug, Clone)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     pub causal: bool,
     pub window: Option<usize>,
     /// For each row, the index of the key at which its first query stands.

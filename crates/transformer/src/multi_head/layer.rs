@@ -228,17 +228,21 @@ impl MultiHeadAttention {
         let shape @ [batch, time, width] = x.dims();
         self.check_width(width);
         Lengths::check_input(lengths, shape);
+        #[cfg(any(feature = "ndarray", feature = "flex"))]
+        let state = match (lengths, state) {
+            (None, Some(cache)) if time == 1 && super::step::has_kernel(self, &x, &cache) => {
+                check_batch(&cache, batch);
+                return super::step::run(self, x, cache);
+            }
+            (_, state) => state,
+        };
         let counts = match lengths {
             Some(lengths) => lengths.as_slice().to_vec(),
             None => vec![time; batch],
         };
         let positions = match &state {
             Some(cache) => {
-                let found = cache.held().len();
-                assert_eq!(
-                    found, batch,
-                    "the state is of batch {found}, the input of {batch}"
-                );
+                check_batch(cache, batch);
                 cache.positions()
             }
             None => vec![0; batch],
@@ -277,6 +281,14 @@ impl MultiHeadAttention {
             None => (y, cache),
         }
     }
+}
+
+fn check_batch(state: &KvCache, batch: usize) {
+    let found = state.held().len();
+    assert_eq!(
+        found, batch,
+        "the state is of batch {found}, the input of {batch}"
+    );
 }
 
 /// A seed out of the device's own random numbers, which `Device::seed` makes the same again.
@@ -325,6 +337,13 @@ impl SequenceLayer for MultiHeadAttention {
     }
 
     fn step(&self, x: Tensor<2>, state: KvCache) -> (Tensor<2>, KvCache) {
+        #[cfg(any(feature = "ndarray", feature = "flex"))]
+        if super::step::has_kernel(self, &x, &state) {
+            let [batch, width] = x.dims();
+            self.check_width(width);
+            check_batch(&state, batch);
+            return super::step::run(self, x, state);
+        }
         let (y, state) = self.run(x.unsqueeze_dim(1), None, Some(state));
         (y.squeeze_dim(1), state)
     }

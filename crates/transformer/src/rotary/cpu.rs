@@ -69,8 +69,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
     fn with_simd<S: Simd>(self, s: S) {
         let turn = self.problem.turn;
         let [batch, time, heads, d_head] = self.problem.shape;
-        let (width, d_rotary) = (heads * d_head, turn.d_rotary);
-        let sign = if turn.back { -R::ONE } else { R::ONE };
+        let width = heads * d_head;
         for step in self.member.share(batch * time) {
             let sequence = if turn.starts.len() == 1 {
                 0
@@ -78,8 +77,6 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                 step / time
             };
             let row = turn.starts[sequence] + step % time;
-            let row = &self.problem.rows[row * d_rotary..][..d_rotary];
-            let (cos, sin) = row.split_at(d_rotary / 2);
             let at = step * width;
             // SAFETY: inside the output, of which the step is this thread's own.
             let out = unsafe {
@@ -90,13 +87,29 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                 }
                 std::slice::from_raw_parts_mut(out, width)
             };
-            for vector in out.chunks_exact_mut(d_head) {
-                let vector = &mut vector[..d_rotary];
-                match turn.interleaved {
-                    true => neighbours(vector, cos, sin, sign),
-                    false => halves(s, vector, cos, sin, sign),
-                }
-            }
+            turn_heads(s, turn, self.problem.rows, row, out, d_head);
+        }
+    }
+}
+
+/// Turns the vectors of one step by what a row of the table has.
+#[inline(always)]
+pub(crate) fn turn_heads<R: Real, S: Simd>(
+    s: S,
+    turn: &Turn<'_>,
+    rows: &[R],
+    row: usize,
+    heads: &mut [R],
+    d_head: usize,
+) {
+    let d_rotary = turn.d_rotary;
+    let (cos, sin) = rows[row * d_rotary..][..d_rotary].split_at(d_rotary / 2);
+    let sign = if turn.back { -R::ONE } else { R::ONE };
+    for vector in heads.chunks_exact_mut(d_head) {
+        let vector = &mut vector[..d_rotary];
+        match turn.interleaved {
+            true => neighbours(vector, cos, sin, sign),
+            false => halves(s, vector, cos, sin, sign),
         }
     }
 }

@@ -13,10 +13,12 @@ mod reference;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::positions::{KEPT, Rows, Table, check_offsets};
 pub use config::{RotaryConfig, RotaryScaling};
+#[cfg(any(feature = "ndarray", feature = "flex"))]
+pub(crate) use cpu::turn_heads;
 
 /// Rotary positions (Su et al. 2021, <https://arxiv.org/abs/2104.09864>): the score of a turned query and a
 /// turned key depends on the distance between them, and not on where they are.
@@ -62,9 +64,19 @@ pub struct Turn<'a> {
     back: bool,
 }
 
+#[cfg(any(feature = "ndarray", feature = "flex"))]
 impl Turn<'_> {
+    /// The rows of the table.
+    pub(crate) fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The row of the first step of a sequence.
+    pub(crate) fn start(&self, sequence: usize) -> usize {
+        self.starts[sequence.min(self.starts.len() - 1)]
+    }
+
     /// By the negative angles.
-    #[cfg(any(feature = "ndarray", feature = "flex"))]
     fn back(&self) -> Turn<'static> {
         Turn {
             rows: self.rows.clone(),
@@ -143,17 +155,22 @@ impl Rotary {
             self.config.d_head
         );
         let offsets = check_offsets(&x.dims(), batch, offsets);
+        self.turn_of(x.dtype(), time, offsets)
+    }
+
+    /// Of `time` steps from each of the offsets on.
+    pub(crate) fn turn_of<'a>(&self, dtype: DType, time: usize, offsets: &'a [usize]) -> Turn<'a> {
         let end = offsets.iter().max().map_or(0, |last| last + time);
         let (rows, starts) = if end > KEPT || self.depends_on(end) {
             let frequencies = self.frequencies(end);
             let positions = offsets.iter().flat_map(|&offset| offset..offset + time);
             let fill = |position, row: &mut [f64]| self.fill(&frequencies, position, row);
-            let rows = self.table.passing(x.dtype(), positions, fill);
+            let rows = self.table.passing(dtype, positions, fill);
             let starts = (0..offsets.len()).map(|row| row * time).collect();
             (rows, Cow::Owned(starts))
         } else {
             let fill = |position, row: &mut [f64]| self.fill(&self.frequencies, position, row);
-            (self.table.rows(x.dtype(), end, fill), offsets.into())
+            (self.table.rows(dtype, end, fill), offsets.into())
         };
         Turn {
             rows,

@@ -56,22 +56,19 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let own = lines.start * line..n.min(lines.end * line);
         // SAFETY: the columns are this thread's own.
         unsafe {
-            if self.product.b.column_stride != 1 {
-                self.dots(s, own);
-                return;
-            }
-            for first in own.clone().step_by(COLUMNS) {
-                self.columns(s, first..own.end.min(first + COLUMNS));
+            match self.product.b.column_stride {
+                1 => self.product.columns(s, own),
+                _ => self.product.dots(s, own),
             }
         }
     }
 }
 
-impl<R: Real> Thread<'_, '_, R> {
+impl<R: Real> Product<'_, R> {
     /// What a sum begins with.
     #[inline(always)]
     fn begin(&self, column: usize) -> R {
-        self.product.bias.map_or(R::ZERO, |bias| bias[column])
+        self.bias.map_or(R::ZERO, |bias| bias[column])
     }
 
     /// Some columns of a product with a matrix whose rows lie in one piece.
@@ -80,8 +77,21 @@ impl<R: Real> Thread<'_, '_, R> {
     ///
     /// The columns must be inside of the product and this thread's own.
     #[inline(always)]
-    unsafe fn columns<S: Simd>(&self, s: S, columns: Range<usize>) {
-        let product = self.product;
+    pub(super) unsafe fn columns<S: Simd>(&self, s: S, columns: Range<usize>) {
+        for first in columns.clone().step_by(COLUMNS) {
+            // SAFETY: some of the columns.
+            unsafe { self.piece(s, first..columns.end.min(first + COLUMNS)) };
+        }
+    }
+
+    /// As many columns as are summed at a time.
+    ///
+    /// # Safety
+    ///
+    /// As [`columns`](Self::columns).
+    #[inline(always)]
+    unsafe fn piece<S: Simd>(&self, s: S, columns: Range<usize>) {
+        let product = self;
         let [m, k, _] = product.size;
         // SAFETY: by the promise.
         unsafe {
@@ -108,7 +118,7 @@ impl<R: Real> Thread<'_, '_, R> {
     /// As [`columns`](Self::columns), the steps being inside of the depth.
     #[inline(always)]
     unsafe fn steps<S: Simd, const N: usize>(&self, s: S, step: usize, columns: Range<usize>) {
-        let product = self.product;
+        let product = self;
         let (m, lanes) = (product.size[0], R::lanes::<S>());
         let (a, b) = (&product.a, &product.b);
         // SAFETY: by the promise; a register that is cut off by the last column is read and written in part.
@@ -153,7 +163,7 @@ impl<R: Real> Thread<'_, '_, R> {
     /// The columns must be inside of the product and this thread's own.
     #[inline(always)]
     unsafe fn dots<S: Simd>(&self, s: S, columns: Range<usize>) {
-        let rows = self.product.size[0];
+        let rows = self.size[0];
         let whole = columns.start + columns.len() / SIDE * SIDE;
         // SAFETY: by the promise.
         unsafe {
@@ -177,7 +187,7 @@ impl<R: Real> Thread<'_, '_, R> {
     /// As [`dots`](Self::dots), with rows inside of the product.
     #[inline(always)]
     unsafe fn dot<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize, column: usize) {
-        let product = self.product;
+        let product = self;
         let (k, lanes) = (product.size[1], R::lanes::<S>());
         let (a, b) = (&product.a, &product.b);
         // SAFETY: by the promise; a register that is cut off by the depth is read in part.

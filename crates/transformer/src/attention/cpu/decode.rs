@@ -3,7 +3,7 @@
 
 use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch};
 
-use super::forward::LOWEST;
+use super::forward::{LINE, LOWEST};
 use super::plan::Problem;
 
 /// How many keys are done at once.
@@ -12,11 +12,8 @@ const KEYS: usize = 64;
 /// How many keys ahead memory is asked for.
 const AHEAD: usize = 16;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Below this many queries that share a head of keys, half of a block's lanes would be empty.
-const FEW: usize = 16;
+pub(crate) const FEW: usize = 16;
 
 /// Whether the queries are so few that blocks of them would be mostly empty.
 pub(super) fn serves<R: Real>(problem: &Problem<'_, R>) -> bool {
@@ -34,9 +31,8 @@ pub(super) fn run<R: Real>(problem: &Problem<'_, R>, arch: Arch, y: Shared<R>) {
     } = *problem;
     let threads = problem.threads();
     let queries = batch * heads * time_query;
-    let size = d_value + 2;
     // SAFETY: every thread that runs writes its part before any is read.
-    let mut parts = unsafe { Buffer::uninit(threads * queries * size) };
+    let mut parts = unsafe { Buffer::uninit(threads * queries * part_size(d_value)) };
     let parts = parts.shared();
     Team::run(threads, |member| {
         arch.dispatch(Thread {
@@ -46,6 +42,34 @@ pub(super) fn run<R: Real>(problem: &Problem<'_, R>, arch: Arch, y: Shared<R>) {
             y,
         });
     });
+}
+
+/// The elements that each thread needs for a query.
+pub(crate) fn part_size(d_value: usize) -> usize {
+    d_value + 2
+}
+
+/// What a member of a team does of it.
+///
+/// # Safety
+///
+/// All members of the team must come with the same problem, the same `parts`, of [`part_size`] elements for each of
+/// them and each query, and the same `y`, writable for all outputs; nobody else may use these two.
+#[inline(always)]
+pub(crate) unsafe fn attend<R: Real, S: Simd>(
+    s: S,
+    problem: &Problem<'_, R>,
+    member: &Member<'_>,
+    parts: Shared<R>,
+    y: Shared<R>,
+) {
+    let thread = Thread {
+        problem,
+        member,
+        parts,
+        y,
+    };
+    thread.with_simd(s);
 }
 
 struct Thread<'a, 'm, R> {
@@ -62,7 +86,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let problem = self.problem;
-        let size = problem.d_value + 2;
+        let size = part_size(problem.d_value);
         let queries = problem.batch * problem.heads * problem.time_query;
         let own = self.member.index() * queries;
         for b in 0..problem.batch {
@@ -120,7 +144,7 @@ impl<R: Real> Thread<'_, '_, R> {
             d_value,
             ..
         } = *problem;
-        let (group, size) = (heads / kv_heads, d_value + 2);
+        let (group, size) = (heads / kv_heads, part_size(d_value));
         let part = |head: usize, i: usize| {
             let number = problem.number(b, head, i);
             // SAFETY: inside the parts.

@@ -10,5 +10,7 @@ mod forward;
 mod plan;
 
 pub(super) use backward::{Given, backward};
+pub(crate) use decode::{FEW, attend, part_size};
 pub(super) use forward::forward;
-pub(super) use plan::{Problem, Spread};
+pub(crate) use plan::Problem;
+pub(super) use plan::Spread;

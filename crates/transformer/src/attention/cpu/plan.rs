@@ -10,7 +10,7 @@ pub(super) const KEYS: usize = 126;
 
 /// One call, as the kernels see it. Queries `[batch, time_query, heads, d_head]`, keys `[batch, time_key, kv_heads,
 /// d_head]` and values `[batch, time_key, kv_heads, d_value]`, row-major.
-pub(in super::super) struct Problem<'a, R> {
+pub(crate) struct Problem<'a, R> {
     pub batch: usize,
     pub time_query: usize,
     pub time_key: usize,
@@ -32,7 +32,7 @@ pub(in super::super) struct Problem<'a, R> {
 }
 
 /// A tensor whose axes spread to those of the scores, `[batch, heads, time_query, time_key]`.
-pub(in super::super) struct Spread<'a, R> {
+pub(crate) struct Spread<'a, R> {
     pub values: &'a [R],
     pub shape: [usize; 4],
 }
