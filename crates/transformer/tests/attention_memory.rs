@@ -23,6 +23,9 @@ const FORWARD: f64 = 1.5;
 /// The same with the gradients of all three; measured: 4.4.
 const BACKWARD: f64 = 6.0;
 
+/// Times the scores of all queries and keys, at the most.
+const SCORES: f64 = 0.9;
+
 /// Allocations of a step at the most; measured: 117 and 84.
 const COUNT: usize = 150;
 
@@ -76,6 +79,32 @@ fn memory_grows_with_the_sequence_not_with_its_square() {
             backward < BACKWARD,
             "{backend}: {backward:.2} times the inputs"
         );
+    }
+}
+
+/// The reference body, which other backends run, makes some of the scores at a time, and in its backward pass again.
+#[test]
+fn the_reference_never_holds_all_scores() {
+    let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let time = 8192;
+    let all = time * time * size_of::<f32>();
+    for backend in cpu_backends() {
+        let device = backend.device().autodiff();
+        let x = || Tensor::<4>::random([1, time, 1, 2], Distribution::Default, &device);
+        let query = x().require_grad();
+        let attention = Attention {
+            causal: true,
+            ..Attention::new(query.clone(), x(), x())
+        };
+        let (count, bytes) = allocated(|| {
+            let gradients = attention.reference().sum().backward();
+            assert!(query.grad(&gradients).is_some());
+        });
+        assert!(count > 0, "`Counting` is not the global allocator");
+        let share = bytes as f64 / all as f64;
+        println!("{backend}: {share:.2} times all scores");
+        // A graph that keeps every step of every part holds them more than six times.
+        assert!(share < SCORES, "{backend}: {share:.2} times all scores");
     }
 }
 
