@@ -17,6 +17,7 @@ use burn::tensor::Shape;
 #[cfg(feature = "cpu-kernels")]
 use crate::cpu::{CpuTensor, Real, Slice};
 
+#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 mod recompute;
 
 pub use recompute::recompute;

@@ -155,7 +155,6 @@ pub trait RecomputeOps: Backend {
 }
 
 #[cfg(feature = "ndarray")]
-#[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 impl RecomputeOps for burn::backend::NdArray {
     fn recomputed(inputs: Inputs<Self>, body: Body) -> FloatTensor<Self> {
         run(inputs, &body)
