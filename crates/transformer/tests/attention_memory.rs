@@ -23,14 +23,14 @@ const FORWARD: f64 = 1.5;
 /// The same with the gradients of all three; measured: 4.4.
 const BACKWARD: f64 = 6.0;
 
-/// Times the scores of all queries and keys, at the most.
+/// Times the scores of all queries and keys, at the most; measured: 0.53.
 const SCORES: f64 = 0.9;
 
-/// Allocations of a step at the most; measured: 117 and 84.
-const COUNT: usize = 150;
+/// Allocations of a step at the most; measured: 20 and 16.
+const COUNT: usize = 24;
 
-/// Bytes for the bookkeeping of tensors.
-const BOOKKEEPING: usize = 1024;
+/// Bytes for the bookkeeping of tensors; measured: 272 and 368.
+const BOOKKEEPING: usize = 512;
 
 const TIME: usize = 2048;
 const HEADS: usize = 4;
@@ -86,26 +86,26 @@ fn memory_grows_with_the_sequence_not_with_its_square() {
 #[test]
 fn the_reference_never_holds_all_scores() {
     let _alone = COUNTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let time = 8192;
-    let all = time * time * size_of::<f32>();
-    for backend in cpu_backends() {
-        let device = backend.device().autodiff();
-        let x = || Tensor::<4>::random([1, time, 1, 2], Distribution::Default, &device);
-        let query = x().require_grad();
-        let attention = Attention {
-            causal: true,
-            ..Attention::new(query.clone(), x(), x())
-        };
-        let (count, bytes) = allocated(|| {
-            let gradients = attention.reference().sum().backward();
-            assert!(query.grad(&gradients).is_some());
-        });
-        assert!(count > 0, "`Counting` is not the global allocator");
-        let share = bytes as f64 / all as f64;
-        println!("{backend}: {share:.2} times all scores");
-        // A graph that keeps every step of every part holds them more than six times.
-        assert!(share < SCORES, "{backend}: {share:.2} times all scores");
-    }
+    let [queries, keys] = [8192, 4096];
+    let all = queries * keys * size_of::<f32>();
+    // One backend is enough: the body is made of Burn's public operations.
+    let backend = cpu_backends().next().expect("a CPU backend");
+    let device = backend.device().autodiff();
+    let x = |time| Tensor::<4>::random([1, time, 1, 2], Distribution::Default, &device);
+    let query = x(queries).require_grad();
+    let attention = Attention {
+        causal: true,
+        ..Attention::new(query.clone(), x(keys), x(keys))
+    };
+    let (count, bytes) = allocated(|| {
+        let gradients = attention.reference().sum().backward();
+        assert!(query.grad(&gradients).is_some());
+    });
+    assert!(count > 0, "`Counting` is not the global allocator");
+    let share = bytes as f64 / all as f64;
+    println!("{backend}: {share:.2} times all scores");
+    // A graph that keeps every step of every part holds them more than six times.
+    assert!(share < SCORES, "{backend}: {share:.2} times all scores");
 }
 
 /// Allocations and bytes of a step, after `context` others, with a clone of nothing held elsewhere.
@@ -146,8 +146,8 @@ fn a_step_allocates_the_same_whatever_the_context() {
                 count, steps[0].0,
                 "{backend}: allocations of another context"
             );
-            // The query, the key, the value, what attention gives and the output are such vectors or less.
-            assert!(bytes < 5 * vector + BOOKKEEPING, "{backend}: {bytes} bytes");
+            // The output is one such vector.
+            assert!(bytes < vector + BOOKKEEPING, "{backend}: {bytes} bytes");
         }
     }
 }
