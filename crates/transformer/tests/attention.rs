@@ -2,6 +2,7 @@
 
 use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
 use proptest::prelude::*;
+use seq_core::BackendName;
 use seq_core::testing::recurrent::cpu_backends;
 use seq_transformer::{Alignment, Attention, AttentionDropout, Lengths};
 
@@ -175,6 +176,82 @@ proptest! {
             prop_assert!(value < 1e-13 && gradient < 1e-12, "f64 {} {}", value, gradient);
             let [value, gradient] = compare(&case, &device, DType::F32);
             prop_assert!(value < 1e-5 && gradient < 1e-4, "f32 {} {}", value, gradient);
+        }
+    }
+}
+
+/// Output and gradients of the inputs, for a loss whose gradient is `probe`, on the CPU.
+fn outcome(
+    attention: &Attention,
+    device: &Device,
+    run: impl FnOnce(Attention) -> Tensor<4>,
+    probe: &TensorData,
+) -> Vec<TensorData> {
+    let leaf = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), device).require_grad();
+    let bias = attention.bias.as_ref().map(leaf);
+    let [query, key, value] = [&attention.query, &attention.key, &attention.value].map(leaf);
+    let inputs: Vec<_> = [&query, &key, &value]
+        .into_iter()
+        .chain(&bias)
+        .cloned()
+        .collect();
+    let mask = attention.mask.as_ref();
+    let y = run(Attention {
+        query,
+        key,
+        value,
+        bias,
+        mask: mask.map(|mask| Tensor::from_data(mask.to_data(), device)),
+        ..attention.clone()
+    });
+    let probe = Tensor::<4>::from_data(probe.clone(), device);
+    let gradients = (y.clone() * probe).sum().backward();
+    let of = |x: &Tensor<4>| x.grad(&gradients).expect("a gradient").into_data();
+    std::iter::once(y.into_data())
+        .chain(inputs.iter().map(of))
+        .collect()
+}
+
+/// So many scores that the reference body makes them in parts, and again in its backward pass.
+#[test]
+fn parts_of_the_queries_are_the_whole() {
+    let case = Case {
+        batch: 1,
+        time: [600, 4096],
+        kv_heads: 1,
+        group: 2,
+        widths: [3, 2],
+        causal: true,
+        alignment: 1,
+        window: Some(4000),
+        softcap: Some(2.0),
+        alibi: true,
+        mask: Some(0b1100),
+        bias: Some(0b1010),
+        lengths: true,
+        dropout: true,
+        seed: 7,
+    };
+    let cpu = cpu_backends().next().expect("a CPU backend").device();
+    let (attention, _) = case.attention(&cpu, DType::F32);
+    let probe = Tensor::<4>::random([1, 600, 2, 2], Distribution::Normal(0.0, 1.0), &cpu);
+    let probe = probe.into_data();
+    let expected = outcome(&attention, &cpu.autodiff(), Attention::run, &probe);
+    for backend in BackendName::compiled() {
+        let device = backend.device().autodiff();
+        let found = outcome(&attention, &device, Attention::reference, &probe);
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+            let error = pairs.fold(0.0, |error, (x, y)| f64::max(error, (x - y).abs()));
+            let scale = expected
+                .iter::<f64>()
+                .fold(0.0, |scale, x| f64::max(scale, x.abs()));
+            let error = error / scale;
+            println!("{backend}: {i} differs by {error:.1e}");
+            assert!(
+                error < 1e-5,
+                "{backend}: {i} differs by {error:.1e} of the largest"
+            );
         }
     }
 }
