@@ -1,7 +1,7 @@
 //! The laws of a sequence layer for stacks of mixed blocks.
 
 use burn::module::Module;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use seq_core::testing::Conformance;
 use seq_gru::GruConfig;
 use seq_hybrid::{
@@ -163,6 +163,12 @@ fn one_state_has_the_memories_of_all_blocks() {
         .restore(&both.to_bytes())
         .unwrap();
     let next = || Tensor::<2>::ones([2, 8], &device);
+    let mut damaged = both.record();
+    let steps = TensorData::from([[5i64, 5], [6, 6]]);
+    damaged.tensors.insert("2.steps".to_owned(), steps);
+    let template = hybrid.initial_state(1, &device);
+    let error = template.restore_record(damaged).unwrap_err().to_string();
+    assert!(error.starts_with("tensor `2.steps`: expected"), "{error}");
     let [(a, _), (b, _)] = [both, restored].map(|state| hybrid.step(next(), state));
     assert_eq!(a.into_data(), b.into_data());
 }

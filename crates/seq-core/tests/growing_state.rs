@@ -15,11 +15,15 @@ struct Pages {
 
 impl SequenceState for Pages {
     fn map(self, mapper: &mut impl StateMapper) -> Self {
-        Self {
-            text: mapper.growing("text", self.text, 1),
-            mark: mapper.tensor("mark", self.mark),
-            counts: mapper.counts("counts", self.counts),
+        let text = mapper.growing("text", self.text, 1);
+        let mark = mapper.tensor("mark", self.mark);
+        let counts = mapper.counts("counts", self.counts);
+        let length = text.dims()[1];
+        for &[count, _] in &counts {
+            let expected = format_args!("at most {length}");
+            mapper.check("counts", count <= length, expected, count);
         }
+        Self { text, mark, counts }
     }
 }
 
@@ -187,6 +191,22 @@ fn what_does_not_fit_is_an_error() {
     );
     let missing = error(|record| drop(record.tensors.remove("counts")));
     assert_eq!(missing, "the state has no tensor `counts`");
+}
+
+#[test]
+fn values_that_do_not_fit_one_another_are_an_error() {
+    let long = || TensorData::from([[3i64, 1]]);
+    let found = error(|record| drop(record.tensors.insert("counts".to_owned(), long())));
+    assert_eq!(found, "tensor `counts`: expected at most 2, found 3");
+
+    let device = seq_core::device();
+    let both = vec![Pages::new(&[2], 1, &device), Pages::new(&[1], 1, &device)];
+    let mut record = both.record();
+    record.tensors.insert("1.counts".to_owned(), long());
+    let error = both.restore_record(record).unwrap_err();
+    assert!(matches!(error, StateError::Inconsistent { .. }), "{error}");
+    let expected = "tensor `1.counts`: expected at most 1, found 3";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[test]

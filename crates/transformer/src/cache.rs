@@ -311,6 +311,17 @@ impl SequenceState for KvCache {
         let keys = mapper.growing("keys", part(self.keys), 1);
         let values = mapper.growing("values", part(self.values), 1);
         let counts = mapper.counts("steps", counts);
+        let (room, found) = (keys.dims()[1], values.dims()[1]);
+        mapper.check("keys", room > 0, "room for a step", room);
+        let expected = format_args!("as many steps as the keys, {room}");
+        mapper.check("values", found == room, expected, found);
+        for &[held, read] in &counts {
+            let expected = format_args!("at most {room} steps held, as there are keys");
+            mapper.check("steps", held <= room, expected, held);
+            let seen = self.window.map_or(read, |window| read.min(window - 1));
+            let expected = format_args!("{seen} to {read} steps held of {read} read");
+            mapper.check("steps", (seen..=read).contains(&held), expected, held);
+        }
         Self {
             keys,
             values,

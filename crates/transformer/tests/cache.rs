@@ -1,8 +1,12 @@
 //! What a cache holds: prefixes that are read once, steps that are taken back, windows that stay small.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use std::fmt::Debug;
+
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use seq_core::{StateError, StateRecord};
 use seq_transformer::{
-    KvCache, MultiHeadAttention, MultiHeadAttentionConfig, RewindError, RotaryConfig, SequenceLayer,
+    FeedForwardConfig, KvCache, MultiHeadAttention, MultiHeadAttentionConfig, RewindError,
+    RotaryConfig, SequenceLayer, SequenceState, TransformerBlockConfig, TransformerConfig,
 };
 
 fn layer(window: Option<usize>, device: &Device) -> MultiHeadAttention {
@@ -100,4 +104,98 @@ fn room_doubles() {
     }
     assert_eq!(rooms, [32, 64, 128]);
     assert_eq!(state.held(), [100, 100]);
+}
+
+/// The error of a record in which entries were replaced.
+fn error<S: SequenceState + Debug>(
+    template: S,
+    mut record: StateRecord,
+    entries: &[(&str, TensorData)],
+) -> String {
+    for (name, data) in entries {
+        let before = record.tensors.insert(name.to_string(), data.clone());
+        assert!(before.is_some(), "there is no `{name}`");
+    }
+    let error = template.restore_record(record).unwrap_err();
+    assert!(matches!(error, StateError::Inconsistent { .. }), "{error}");
+    error.to_string()
+}
+
+fn zeros(time: usize) -> TensorData {
+    TensorData::zeros::<f32, _>([2, time, 2, 4])
+}
+
+#[test]
+fn damaged_records_are_refused() {
+    let device = seq_transformer::device();
+    let layer = layer(None, &device);
+    let (_, state) = layer.forward(random(5, &device), None);
+    let template = || layer.initial_state(1, &device);
+    let steps = |rows: [[i64; 2]; 2]| ("steps", TensorData::from(rows));
+    let cases = [
+        (
+            vec![steps([[5, 5], [6, 6]])],
+            "tensor `steps`: expected at most 5 steps held, as there are keys, found 6",
+        ),
+        (
+            vec![steps([[5, 5], [5, 4]])],
+            "tensor `steps`: expected 4 to 4 steps held of 4 read, found 5",
+        ),
+        // Without a window nothing is dropped.
+        (
+            vec![steps([[4, 5], [5, 5]])],
+            "tensor `steps`: expected 5 to 5 steps held of 5 read, found 4",
+        ),
+        (
+            vec![("values", zeros(4))],
+            "tensor `values`: expected as many steps as the keys, 5, found 4",
+        ),
+        (
+            vec![
+                ("keys", zeros(0)),
+                ("values", zeros(0)),
+                steps([[0, 0], [0, 0]]),
+            ],
+            "tensor `keys`: expected room for a step, found 0",
+        ),
+    ];
+    for (entries, expected) in cases {
+        assert_eq!(error(template(), state.record(), &entries), expected);
+    }
+}
+
+#[test]
+fn a_window_may_have_dropped_what_is_no_longer_seen() {
+    let device = seq_transformer::device();
+    let layer = layer(Some(3), &device);
+    let x = random(9, &device);
+    let (whole, _) = layer.forward(x.clone(), None);
+    let (_, state) = layer.forward(x.clone().narrow(1, 0, 8), None);
+    let template = || layer.initial_state(1, &device);
+    let restored = template().restore(&state.to_bytes()).unwrap();
+    assert_eq!(restored.held(), [2, 2]);
+    let (last, _) = layer.forward(x.narrow(1, 8, 1), Some(restored));
+    assert!(off(last, whole.narrow(1, 8, 1)) < 1e-5);
+
+    let steps = TensorData::from([[2i64, 8], [1, 8]]);
+    assert_eq!(
+        error(template(), state.record(), &[("steps", steps)]),
+        "tensor `steps`: expected 2 to 8 steps held of 8 read, found 1"
+    );
+}
+
+#[test]
+fn a_stack_names_the_cache_that_is_damaged() {
+    let device = seq_transformer::device();
+    let attention = MultiHeadAttentionConfig::new(8, 2);
+    let block = TransformerBlockConfig::new(attention, FeedForwardConfig::new(8, 8).into());
+    let layer = TransformerConfig::new(2, block).init(&device);
+    let (_, state) = layer.forward(random(5, &device), None);
+    let template = || layer.initial_state(1, &device);
+    let restored = template().restore_record(state.record()).unwrap();
+    assert_eq!(restored.positions(), [5, 5]);
+    assert_eq!(
+        error(template(), state.record(), &[("1.values", zeros(6))]),
+        "tensor `1.values`: expected as many steps as the keys, 5, found 6"
+    );
 }

@@ -176,6 +176,33 @@ fn states_beside_memories_of_different_lengths_become_one_batch() {
 }
 
 #[test]
+fn damaged_memories_are_refused() {
+    let device = seq_transformer::device();
+    let decoder = decoder(NormPosition::Pre).init(&device);
+    let state = decoder.begin(random([1, 4, 8], &device), None);
+    let error = |name: &str, data: TensorData| {
+        let mut record = state.record();
+        let before = record.tensors.insert(name.to_owned(), data);
+        assert!(before.is_some(), "there is no `{name}`");
+        state
+            .clone()
+            .restore_record(record)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error("memory_steps", TensorData::from([[5i64]])),
+        "tensor `memory_steps`: expected at most 4, as there are keys of the memory, found 5"
+    );
+    let mut shape = state.blocks[0].memory.values.dims();
+    shape[1] = 3;
+    assert_eq!(
+        error("0.memory_values", TensorData::zeros::<f32, _>(shape)),
+        "tensor `0.memory_values`: expected as many steps as the keys, 4, found 3"
+    );
+}
+
+#[test]
 #[should_panic(expected = "a length of 9 exceeds the input's time 4")]
 fn lengths_that_do_not_fit_the_memory() {
     let device = seq_transformer::device();

@@ -1,6 +1,7 @@
 //! What is done to each part of a state.
 
 use std::any::Any;
+use std::fmt::{Debug, Display};
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
@@ -164,5 +165,10 @@ impl<M: StateMapper> StateMapper for Named<'_, M> {
     fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
         self.mapper
             .counts(&format!("{}.{name}", self.prefix), counts)
+    }
+
+    fn check(&mut self, name: &str, fits: bool, expected: impl Display, found: impl Debug) {
+        self.mapper
+            .check(&format!("{}.{name}", self.prefix), fits, expected, found);
     }
 }

@@ -3,6 +3,8 @@
 mod mappers;
 mod record;
 
+use std::fmt::{Debug, Display};
+
 use burn::tensor::{Bool, Device, Tensor};
 
 use mappers::{Batch, Choose, Concat, Detach, Named, Select, ToDevice, tensors};
@@ -116,7 +118,7 @@ pub trait SequenceState: Sized + Clone + Send {
     ///
     /// # Errors
     ///
-    /// When the bytes are damaged, or do not hold a state of this layer.
+    /// When the bytes are damaged, or do not hold a state of this layer, or values that do not fit one another.
     fn restore(self, bytes: &[u8]) -> Result<Self, StateError> {
         self.restore_record(StateRecord::from_bytes(bytes)?)
     }
@@ -125,7 +127,7 @@ pub trait SequenceState: Sized + Clone + Send {
     ///
     /// # Errors
     ///
-    /// When the record does not hold a state of this layer.
+    /// When the record does not hold a state of this layer, or values that do not fit one another.
     fn restore_record(self, record: StateRecord) -> Result<Self, StateError> {
         let mut load = Load {
             record,
@@ -174,5 +176,11 @@ pub trait StateMapper {
     fn counts<const N: usize>(&mut self, name: &str, counts: Vec<[usize; N]>) -> Vec<[usize; N]> {
         let _ = name;
         counts
+    }
+
+    /// Hears whether the new values `name` fit the others, which a state says after it has asked for all of
+    /// them: a record in which they do not is no state of the layer.
+    fn check(&mut self, name: &str, fits: bool, expected: impl Display, found: impl Debug) {
+        let _ = (name, fits, expected, found);
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::{Dtype, TensorView};
@@ -76,6 +77,16 @@ pub enum StateError {
         /// The layer's own type.
         expected: String,
         /// The type in the record.
+        found: String,
+    },
+    /// A tensor does not fit the others, as where more steps are counted than there are.
+    #[error("tensor `{name}`: expected {expected}, found {found}")]
+    Inconsistent {
+        /// The tensor's name.
+        name: String,
+        /// What would fit.
+        expected: String,
+        /// What is in the record.
         found: String,
     },
 }
@@ -254,5 +265,15 @@ impl StateMapper for Load {
             self.error = Some(error);
             counts
         })
+    }
+
+    fn check(&mut self, name: &str, fits: bool, expected: impl Display, found: impl Debug) {
+        if !fits && self.error.is_none() {
+            self.error = Some(StateError::Inconsistent {
+                name: name.to_owned(),
+                expected: expected.to_string(),
+                found: format!("{found:?}"),
+            });
+        }
     }
 }

@@ -68,12 +68,15 @@ pub struct DecoderBlockState {
 
 impl SequenceState for DecoderBlockState {
     fn map(self, mapper: &mut impl StateMapper) -> Self {
+        let cache = self.cache.map(mapper);
+        let keys = mapper.growing("memory_keys", self.memory.keys, 1);
+        let values = mapper.growing("memory_values", self.memory.values, 1);
+        let [steps, found] = [&keys, &values].map(|x| x.dims()[1]);
+        let expected = format_args!("as many steps as the keys, {steps}");
+        mapper.check("memory_values", found == steps, expected, found);
         Self {
-            cache: self.cache.map(mapper),
-            memory: Memory {
-                keys: mapper.growing("memory_keys", self.memory.keys, 1),
-                values: mapper.growing("memory_values", self.memory.values, 1),
-            },
+            cache,
+            memory: Memory { keys, values },
         }
     }
 

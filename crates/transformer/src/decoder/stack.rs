@@ -117,9 +117,16 @@ impl SequenceState for DecoderState {
         let blocks = self.blocks.map(mapper);
         let lengths = self.memory_lengths.as_slice().iter();
         let lengths = mapper.counts("memory_steps", lengths.map(|&length| [length]).collect());
+        let memory_lengths = Lengths::new(lengths.into_iter().map(|[length]| length));
+        let longest = memory_lengths.longest();
+        for block in &blocks {
+            let steps = block.memory.keys.dims()[1];
+            let expected = format_args!("at most {steps}, as there are keys of the memory");
+            mapper.check("memory_steps", longest <= steps, expected, longest);
+        }
         Self {
             blocks,
-            memory_lengths: Lengths::new(lengths.into_iter().map(|[length]| length)),
+            memory_lengths,
         }
     }
 
