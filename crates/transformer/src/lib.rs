@@ -10,7 +10,6 @@ mod feed_forward;
 mod lm;
 mod multi_head;
 mod norm;
-mod parameters;
 mod positions;
 mod pytorch;
 mod rotary;

@@ -1,154 +1,61 @@
 //! The parameters of the layers by the names of the reference code and of Hugging Face, which are the same.
 
-use burn::module::Param;
-use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
-use seq_core::checkpoint::{Checkpoint, CheckpointError};
+use seq_core::checkpoint::{Parameters, Stored};
 
 use super::Mixer;
 use crate::{Mamba, Mamba2, Mamba3};
 
-/// A parameter, and how a file has it.
-pub(super) enum Stored<'a> {
-    Vector(&'a mut Param<Tensor<1>>),
-    Matrix(&'a mut Param<Tensor<2>>),
-    /// A matrix with rows and columns exchanged, as PyTorch has the weights of linear maps.
-    Turned(&'a mut Param<Tensor<2>>),
-    /// `[rows, 1, columns]`: the taps of a convolution, or what a head has one of.
-    Taps(&'a mut Param<Tensor<2>>),
-    /// A matrix as one row.
-    Flat(&'a mut Param<Tensor<2>>),
-}
-
-impl Stored<'_> {
-    /// Replaces the parameter. Its random values are drawn only when they are looked at.
-    pub fn take(
-        self,
-        name: &str,
-        checkpoint: &mut Checkpoint,
-        options: &TensorCreationOptions,
-    ) -> Result<(), CheckpointError> {
-        let set = |param: &mut Param<Tensor<2>>, tensor| *param = Param::from_tensor(tensor);
-        match self {
-            Self::Vector(param) => {
-                let shape = param.lazy_shape().dims::<1>();
-                *param = Param::from_tensor(checkpoint.take(name, shape, options.clone())?);
-            }
-            Self::Matrix(param) => {
-                let shape = param.lazy_shape().dims::<2>();
-                set(param, checkpoint.take(name, shape, options.clone())?);
-            }
-            Self::Turned(param) => {
-                let [rows, columns] = param.lazy_shape().dims();
-                let tensor: Tensor<2> = checkpoint.take(name, [columns, rows], options.clone())?;
-                // A view would be copied by every product.
-                let device = tensor.device();
-                let dtype = tensor.dtype();
-                let turned = tensor.transpose().into_data();
-                set(param, Tensor::from_data(turned, (&device, dtype)));
-            }
-            Self::Taps(param) => {
-                let [width, d_conv] = param.lazy_shape().dims();
-                let taps: Tensor<3> = checkpoint.take(name, [width, 1, d_conv], options.clone())?;
-                set(param, taps.reshape([width, d_conv]));
-            }
-            Self::Flat(param) => {
-                let [rows, columns] = param.lazy_shape().dims();
-                let row: Tensor<1> = checkpoint.take(name, [rows * columns], options.clone())?;
-                set(param, row.reshape([rows, columns]));
-            }
-        }
-        Ok(())
-    }
-
-    /// The elements as a file has them.
-    pub fn data(self) -> TensorData {
-        match self {
-            Self::Vector(param) => param.val().into_data(),
-            Self::Matrix(param) => param.val().into_data(),
-            Self::Turned(param) => param.val().transpose().into_data(),
-            Self::Taps(param) => param.val().unsqueeze_dim::<3>(1).into_data(),
-            Self::Flat(param) => param.val().reshape([-1]).into_data(),
-        }
-    }
-}
-
-/// The parameters of a layer by name.
-pub(super) fn parameters(mixer: &mut Mixer) -> Vec<(&'static str, Stored<'_>)> {
+/// Adds the parameters of a layer, whose names begin with `prefix`.
+pub(super) fn add<'a>(all: &mut Parameters<'a>, prefix: &str, mixer: &'a mut Mixer) {
     match mixer {
-        Mixer::Mamba(layer) => of_mamba(layer),
-        Mixer::Mamba2(layer) => of_mamba2(layer),
-        Mixer::Mamba3(layer) => of_mamba3(layer),
+        Mixer::Mamba(layer) => mamba(all, prefix, layer),
+        Mixer::Mamba2(layer) => mamba2(all, prefix, layer),
+        Mixer::Mamba3(layer) => mamba3(all, prefix, layer),
     }
 }
 
-fn of_mamba(layer: &mut Mamba) -> Vec<(&'static str, Stored<'_>)> {
-    let biases = [
-        ("in_proj.bias", layer.in_proj.bias.as_mut()),
-        ("conv1d.bias", layer.conv_bias.as_mut()),
-        ("dt_proj.bias", layer.dt_proj.bias.as_mut()),
-        ("out_proj.bias", layer.out_proj.bias.as_mut()),
+fn mamba<'a>(all: &mut Parameters<'a>, prefix: &str, layer: &'a mut Mamba) {
+    let name = |name: &str| format!("{prefix}.{name}");
+    all.linear(&name("in_proj"), &mut layer.in_proj);
+    all.push(name("conv1d.weight"), Stored::Taps(&mut layer.conv_weight));
+    all.bias(&name("conv1d"), layer.conv_bias.as_mut());
+    all.linear(&name("x_proj"), &mut layer.x_proj);
+    all.linear(&name("dt_proj"), &mut layer.dt_proj);
+    all.push(name("A_log"), Stored::Matrix(&mut layer.a_log));
+    all.push(name("D"), Stored::Vector(&mut layer.d));
+    all.linear(&name("out_proj"), &mut layer.out_proj);
+}
+
+fn mamba2<'a>(all: &mut Parameters<'a>, prefix: &str, layer: &'a mut Mamba2) {
+    let name = |name: &str| format!("{prefix}.{name}");
+    all.linear(&name("in_proj"), &mut layer.in_proj);
+    all.push(name("conv1d.weight"), Stored::Taps(&mut layer.conv_weight));
+    all.bias(&name("conv1d"), layer.conv_bias.as_mut());
+    all.push(name("dt_bias"), Stored::Vector(&mut layer.dt_bias));
+    all.push(name("A_log"), Stored::Vector(&mut layer.a_log));
+    all.push(name("D"), Stored::Flat(&mut layer.d));
+    if let Some(weight) = &mut layer.norm_weight {
+        all.push(name("norm.weight"), Stored::Vector(weight));
+    }
+    all.linear(&name("out_proj"), &mut layer.out_proj);
+}
+
+fn mamba3<'a>(all: &mut Parameters<'a>, prefix: &str, layer: &'a mut Mamba3) {
+    let name = |name: &str| format!("{prefix}.{name}");
+    all.linear(&name("in_proj"), &mut layer.in_proj);
+    all.push(name("dt_bias"), Stored::Vector(&mut layer.dt_bias));
+    all.push(name("B_bias"), Stored::Taps(&mut layer.b_bias));
+    all.push(name("C_bias"), Stored::Taps(&mut layer.c_bias));
+    let norms = [
+        ("B_norm.weight", &mut layer.b_norm_weight),
+        ("C_norm.weight", &mut layer.c_norm_weight),
     ];
-    let mut all = present(biases);
-    all.extend([
-        ("in_proj.weight", Stored::Turned(&mut layer.in_proj.weight)),
-        ("conv1d.weight", Stored::Taps(&mut layer.conv_weight)),
-        ("x_proj.weight", Stored::Turned(&mut layer.x_proj.weight)),
-        ("dt_proj.weight", Stored::Turned(&mut layer.dt_proj.weight)),
-        ("A_log", Stored::Matrix(&mut layer.a_log)),
-        ("D", Stored::Vector(&mut layer.d)),
-        (
-            "out_proj.weight",
-            Stored::Turned(&mut layer.out_proj.weight),
-        ),
-    ]);
-    all
-}
-
-fn of_mamba2(layer: &mut Mamba2) -> Vec<(&'static str, Stored<'_>)> {
-    let vectors = [
-        ("in_proj.bias", layer.in_proj.bias.as_mut()),
-        ("conv1d.bias", layer.conv_bias.as_mut()),
-        ("out_proj.bias", layer.out_proj.bias.as_mut()),
-        ("norm.weight", layer.norm_weight.as_mut()),
-    ];
-    let mut all = present(vectors);
-    all.extend([
-        ("in_proj.weight", Stored::Turned(&mut layer.in_proj.weight)),
-        ("conv1d.weight", Stored::Taps(&mut layer.conv_weight)),
-        ("dt_bias", Stored::Vector(&mut layer.dt_bias)),
-        ("A_log", Stored::Vector(&mut layer.a_log)),
-        ("D", Stored::Flat(&mut layer.d)),
-        (
-            "out_proj.weight",
-            Stored::Turned(&mut layer.out_proj.weight),
-        ),
-    ]);
-    all
-}
-
-fn of_mamba3(layer: &mut Mamba3) -> Vec<(&'static str, Stored<'_>)> {
-    let mut all = present([("norm.weight", layer.norm_weight.as_mut())]);
-    all.extend([
-        ("in_proj.weight", Stored::Turned(&mut layer.in_proj.weight)),
-        ("dt_bias", Stored::Vector(&mut layer.dt_bias)),
-        ("B_bias", Stored::Taps(&mut layer.b_bias)),
-        ("C_bias", Stored::Taps(&mut layer.c_bias)),
-        ("B_norm.weight", Stored::Vector(&mut layer.b_norm_weight)),
-        ("C_norm.weight", Stored::Vector(&mut layer.c_norm_weight)),
-        ("D", Stored::Vector(&mut layer.d)),
-        (
-            "out_proj.weight",
-            Stored::Turned(&mut layer.out_proj.weight),
-        ),
-    ]);
-    all
-}
-
-fn present<'a, const N: usize>(
-    vectors: [(&'static str, Option<&'a mut Param<Tensor<1>>>); N],
-) -> Vec<(&'static str, Stored<'a>)> {
-    let vectors = vectors.into_iter();
-    vectors
-        .filter_map(|(name, vector)| Some((name, Stored::Vector(vector?))))
-        .collect()
+    for (norm, weight) in norms {
+        all.push(name(norm), Stored::Vector(weight));
+    }
+    all.push(name("D"), Stored::Vector(&mut layer.d));
+    if let Some(weight) = &mut layer.norm_weight {
+        all.push(name("norm.weight"), Stored::Vector(weight));
+    }
+    all.linear(&name("out_proj"), &mut layer.out_proj);
 }

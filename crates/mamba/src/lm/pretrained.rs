@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use burn::module::Param;
-use burn::tensor::{TensorCreationOptions, TensorData};
-use seq_core::blocks::Norm;
+use burn::tensor::TensorCreationOptions;
 use seq_core::checkpoint::{
-    Checkpoint, CheckpointError, ConfigFile, replace_file, write_safetensors,
+    Checkpoint, CheckpointError, ConfigFile, Parameters, Stored, replace_file, write_safetensors,
 };
 
-use super::parameters::{Stored, parameters};
-use super::{MambaLm, MambaLmConfig, hugging_face};
+use super::{MambaLm, MambaLmConfig, hugging_face, parameters};
 
 /// Loads a published model: a folder with a `config.json` and weights, of `MambaForCausalLM`,
 /// `FalconMambaForCausalLM` or `Mamba2ForCausalLM` of Hugging Face, or in the original format of
@@ -52,9 +49,7 @@ pub fn load_pretrained(
     if config.tied_embeddings {
         checkpoint.discard("lm_head.weight");
     }
-    for (name, stored) in named(&mut model, embedding) {
-        stored.take(&name, &mut checkpoint, &options)?;
-    }
+    named(&mut model, embedding).take(&mut checkpoint, options)?;
     checkpoint.finish()?;
     Ok((model, config))
 }
@@ -82,40 +77,25 @@ pub fn save_pretrained(
         source,
     })?;
     let mut model = model.clone();
-    let tensors = named(&mut model, "backbone.embeddings.weight");
-    let tensors: Vec<(String, TensorData)> = tensors
-        .into_iter()
-        .map(|(name, stored)| (name, stored.data()))
-        .collect();
-    write_safetensors(folder.join("model.safetensors"), tensors)?;
+    let parameters = named(&mut model, "backbone.embeddings.weight");
+    write_safetensors(folder.join("model.safetensors"), parameters.data())?;
     replace_file(file, text.to_string().as_bytes())
 }
 
 /// All parameters of a model by name.
-fn named<'a>(model: &'a mut MambaLm, embedding: &str) -> Vec<(String, Stored<'a>)> {
-    fn gamma(norm: &mut Norm) -> &mut Param<burn::tensor::Tensor<1>> {
-        match norm {
-            Norm::Layer(norm) => &mut norm.gamma,
-            Norm::Rms(norm) => &mut norm.gamma,
-        }
-    }
-    let weight = Stored::Matrix(&mut model.embedding.weight);
-    let mut all = vec![(embedding.to_string(), weight)];
+fn named<'a>(model: &'a mut MambaLm, embedding: &str) -> Parameters<'a> {
+    let mut all = Parameters::new();
+    all.push(embedding, Stored::Matrix(&mut model.embedding.weight));
     for (index, block) in model.layer.layers.iter_mut().enumerate() {
-        let prefix = format!("backbone.layers.{index}");
-        let norm = Stored::Vector(gamma(&mut block.norm));
-        all.push((format!("{prefix}.norm.weight"), norm));
-        for (name, stored) in parameters(&mut block.layer) {
-            all.push((format!("{prefix}.mixer.{name}"), stored));
-        }
+        let name = |part: &str| format!("backbone.layers.{index}.{part}");
+        all.norm(&name("norm"), &mut block.norm);
+        parameters::add(&mut all, &name("mixer"), &mut block.layer);
     }
     if let Some(norm) = &mut model.layer.norm {
-        let norm = Stored::Vector(gamma(norm));
-        all.push(("backbone.norm_f.weight".to_string(), norm));
+        all.norm("backbone.norm_f", norm);
     }
     if let Some(head) = &mut model.head {
-        let weight = Stored::Turned(&mut head.weight);
-        all.push(("lm_head.weight".to_string(), weight));
+        all.linear("lm_head", head);
     }
     all
 }

@@ -42,11 +42,14 @@
 //! assert_eq!(head.weight.dims(), [3, 2]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Parameters`] lists those of a module that is there already, to be taken or written in one go.
 
 mod error;
 mod folder;
 mod gguf;
 mod reader;
+mod stored;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +61,7 @@ use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
 pub use error::CheckpointError;
 pub use folder::ConfigFile;
 pub use gguf::{GgufMetadata, GgufValue};
+pub use stored::{Parameters, Stored};
 pub use writer::{replace_file, write_safetensors};
 
 use reader::{Entry, corrupt, read_entries};

@@ -178,8 +178,8 @@ pub trait StateMapper {
         counts
     }
 
-    /// Hears whether the new values `name` fit the others, which a state says after it has asked for all of
-    /// them: a record in which they do not is no state of the layer.
+    /// Hears from a state that has its new values whether those called `name` fit the others. A record in
+    /// which they do not is refused.
     fn check(&mut self, name: &str, fits: bool, expected: impl Display, found: impl Debug) {
         let _ = (name, fits, expected, found);
     }

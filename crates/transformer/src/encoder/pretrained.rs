@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorCreationOptions;
-use seq_core::checkpoint::{Checkpoint, CheckpointError, ConfigFile};
+use seq_core::checkpoint::{Checkpoint, CheckpointError, ConfigFile, Parameters, Stored};
 use serde_json::{Value, json};
 
 use super::{Pooling, TransformerEncoder, TransformerEncoderConfig};
 use crate::lm::{OF_NO_EFFECT, activation};
-use crate::parameters::{Parameters, Stored, linear, norm};
 use crate::{
     Activation, FeedForwardConfig, Mlp, MultiHeadAttentionConfig, NormConfig, NormPosition,
     PositionsConfig, TransformerBlockConfig,
@@ -77,9 +76,7 @@ pub fn load_pretrained_encoder(
         .with_pooling(modules.pooling)
         .with_normalise(modules.normalise);
     let mut encoder = config.init(&options.device);
-    for (name, stored) in named(&mut encoder) {
-        stored.take(&name, &mut weights, &options)?;
-    }
+    named(&mut encoder).take(&mut weights, options)?;
     weights.finish()?;
     Ok((encoder, config))
 }
@@ -113,7 +110,7 @@ fn read(mut file: ConfigFile) -> Result<TransformerEncoderConfig, CheckpointErro
 
 /// All parameters by the names of `BertModel`.
 fn named(encoder: &mut TransformerEncoder) -> Parameters<'_> {
-    let mut all = Vec::new();
+    let mut all = Parameters::new();
     let positions = encoder.positions.as_mut();
     let tables = [
         ("word", Some(&mut encoder.embedding.weight)),
@@ -127,39 +124,33 @@ fn named(encoder: &mut TransformerEncoder) -> Parameters<'_> {
         ),
     ];
     for (name, table) in tables {
-        let table = table.map(Stored::Matrix);
-        all.extend(table.map(|table| (format!("embeddings.{name}_embeddings.weight"), table)));
+        if let Some(table) = table {
+            let name = format!("embeddings.{name}_embeddings.weight");
+            all.push(name, Stored::Matrix(table));
+        }
     }
     if let Some(of_sum) = &mut encoder.embedding_norm {
-        norm(&mut all, "embeddings.LayerNorm", of_sum);
+        all.norm("embeddings.LayerNorm", of_sum);
     }
     for (i, block) in encoder.blocks.iter_mut().enumerate() {
         let name = |rest: &str| format!("encoder.layer.{i}.{rest}");
         let attention = &mut block.attention;
-        linear(
-            &mut all,
-            &name("attention.self.query"),
-            &mut attention.query,
-        );
-        linear(&mut all, &name("attention.self.key"), &mut attention.key);
-        linear(
-            &mut all,
-            &name("attention.self.value"),
-            &mut attention.value,
-        );
+        all.linear(&name("attention.self.query"), &mut attention.query);
+        all.linear(&name("attention.self.key"), &mut attention.key);
+        all.linear(&name("attention.self.value"), &mut attention.value);
         let output = &mut attention.output;
-        linear(&mut all, &name("attention.output.dense"), output);
+        all.linear(&name("attention.output.dense"), output);
         let after = name("attention.output.LayerNorm");
-        norm(&mut all, &after, &mut block.attention_norm);
+        all.norm(&after, &mut block.attention_norm);
         if let Mlp::Dense(layer) = &mut block.feed_forward {
-            linear(&mut all, &name("intermediate.dense"), &mut layer.input);
-            linear(&mut all, &name("output.dense"), &mut layer.output);
+            all.linear(&name("intermediate.dense"), &mut layer.input);
+            all.linear(&name("output.dense"), &mut layer.output);
         }
         let after = name("output.LayerNorm");
-        norm(&mut all, &after, &mut block.feed_forward_norm);
+        all.norm(&after, &mut block.feed_forward_norm);
     }
     if let Some(pooler) = &mut encoder.pooler {
-        linear(&mut all, "pooler.dense", pooler);
+        all.linear("pooler.dense", pooler);
     }
     all
 }

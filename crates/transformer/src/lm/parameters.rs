@@ -3,11 +3,10 @@
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Tensor, TensorCreationOptions};
-use seq_core::checkpoint::{Checkpoint, CheckpointError};
+use seq_core::checkpoint::{Checkpoint, CheckpointError, Parameters, Stored};
 
 use super::hugging_face::Family;
 use super::{TransformerLm, TransformerLmConfig};
-use crate::parameters::{Parameters, Stored, by_itself, conv1d, linear, norm};
 use crate::{Mlp, MultiHeadAttention};
 
 /// All parameters of a model by name.
@@ -90,26 +89,18 @@ impl Names {
 }
 
 fn gpt2(model: &mut TransformerLm) -> Parameters<'_> {
-    let mut all = Vec::new();
+    let mut all = Parameters::new();
     let embedding = Stored::Matrix(&mut model.embedding.weight);
-    all.push(("transformer.wte.weight".to_string(), embedding));
+    all.push("transformer.wte.weight", embedding);
     let positions = model.layer.positions.as_mut();
     if let Some(weight) = positions.and_then(|positions| positions.weight.as_mut()) {
         let weight = Stored::Matrix(weight);
-        all.push(("transformer.wpe.weight".to_string(), weight));
+        all.push("transformer.wpe.weight", weight);
     }
     for (i, block) in model.layer.blocks.iter_mut().enumerate() {
         let prefix = format!("transformer.h.{i}");
-        norm(
-            &mut all,
-            &format!("{prefix}.ln_1"),
-            &mut block.attention_norm,
-        );
-        norm(
-            &mut all,
-            &format!("{prefix}.ln_2"),
-            &mut block.feed_forward_norm,
-        );
+        all.norm(&format!("{prefix}.ln_1"), &mut block.attention_norm);
+        all.norm(&format!("{prefix}.ln_2"), &mut block.feed_forward_norm);
         let name = format!("{prefix}.attn.c_attn");
         let output = together(&mut all, &name, &mut block.attention, Stored::Matrices, 1);
         conv1d(&mut all, &format!("{prefix}.attn.c_proj"), output);
@@ -119,44 +110,56 @@ fn gpt2(model: &mut TransformerLm) -> Parameters<'_> {
         }
     }
     if let Some(last) = &mut model.layer.norm {
-        norm(&mut all, "transformer.ln_f", last);
+        all.norm("transformer.ln_f", last);
     }
     if let Some(map) = &mut model.head {
-        linear(&mut all, "lm_head", map);
+        all.linear("lm_head", map);
     }
     all
 }
 
 fn gpt_neox(model: &mut TransformerLm) -> Parameters<'_> {
-    let mut all = Vec::new();
+    let mut all = Parameters::new();
     let embedding = Stored::Matrix(&mut model.embedding.weight);
-    all.push(("gpt_neox.embed_in.weight".to_string(), embedding));
+    all.push("gpt_neox.embed_in.weight", embedding);
     for (i, block) in model.layer.blocks.iter_mut().enumerate() {
         let prefix = format!("gpt_neox.layers.{i}");
         let name = format!("{prefix}.input_layernorm");
-        norm(&mut all, &name, &mut block.attention_norm);
+        all.norm(&name, &mut block.attention_norm);
         let name = format!("{prefix}.post_attention_layernorm");
-        norm(&mut all, &name, &mut block.feed_forward_norm);
+        all.norm(&name, &mut block.feed_forward_norm);
         let heads =
             block.attention.query.weight.lazy_shape().dims::<2>()[1] / block.attention.d_head;
         let name = format!("{prefix}.attention.query_key_value");
         let attention = &mut block.attention;
-        let output = together(&mut all, &name, attention, Stored::MatricesTurned, heads);
-        linear(&mut all, &format!("{prefix}.attention.dense"), output);
+        let output = together(
+            &mut all,
+            &name,
+            attention,
+            Stored::TransposedMatrices,
+            heads,
+        );
+        all.linear(&format!("{prefix}.attention.dense"), output);
         if let Mlp::Dense(layer) = &mut block.feed_forward {
             let name = format!("{prefix}.mlp.dense_h_to_4h");
-            linear(&mut all, &name, &mut layer.input);
+            all.linear(&name, &mut layer.input);
             let name = format!("{prefix}.mlp.dense_4h_to_h");
-            linear(&mut all, &name, &mut layer.output);
+            all.linear(&name, &mut layer.output);
         }
     }
     if let Some(last) = &mut model.layer.norm {
-        norm(&mut all, "gpt_neox.final_layer_norm", last);
+        all.norm("gpt_neox.final_layer_norm", last);
     }
     if let Some(map) = &mut model.head {
-        linear(&mut all, "embed_out", map);
+        all.linear("embed_out", map);
     }
     all
+}
+
+/// A linear map as GPT-2's `Conv1D` has it, `[d_input, d_output]`.
+fn conv1d<'a>(all: &mut Parameters<'a>, name: &str, map: &'a mut Linear) {
+    all.push(format!("{name}.weight"), Stored::Matrix(&mut map.weight));
+    all.bias(name, map.bias.as_mut());
 }
 
 /// Queries, keys and values in one map; gives the map of the output.
@@ -173,25 +176,25 @@ fn together<'a>(
         &mut attention.value,
     ];
     let weights = [&mut query.weight, &mut key.weight, &mut value.weight];
-    all.push((format!("{name}.weight"), matrices(weights, heads)));
+    all.push(format!("{name}.weight"), matrices(weights, heads));
     let biases = [&mut query.bias, &mut key.bias, &mut value.bias];
     if let [Some(query), Some(key), Some(value)] = biases.map(Option::as_mut) {
         let biases = Stored::Vectors([query, key, value], heads);
-        all.push((format!("{name}.bias"), biases));
+        all.push(format!("{name}.bias"), biases);
     }
     &mut attention.output
 }
 
 fn llama(model: &mut TransformerLm) -> Parameters<'_> {
-    let mut all = Vec::new();
+    let mut all = Parameters::new();
     let embedding = Stored::Matrix(&mut model.embedding.weight);
-    all.push(("model.embed_tokens.weight".to_string(), embedding));
+    all.push("model.embed_tokens.weight", embedding);
     for (i, block) in model.layer.blocks.iter_mut().enumerate() {
         let prefix = format!("model.layers.{i}");
         let name = format!("{prefix}.input_layernorm");
-        norm(&mut all, &name, &mut block.attention_norm);
+        all.norm(&name, &mut block.attention_norm);
         let name = format!("{prefix}.post_attention_layernorm");
-        norm(&mut all, &name, &mut block.feed_forward_norm);
+        all.norm(&name, &mut block.feed_forward_norm);
         let attention = &mut block.attention;
         let maps = [
             ("q_proj", &mut attention.query),
@@ -200,7 +203,7 @@ fn llama(model: &mut TransformerLm) -> Parameters<'_> {
             ("o_proj", &mut attention.output),
         ];
         for (name, map) in maps {
-            linear(&mut all, &format!("{prefix}.self_attn.{name}"), map);
+            all.linear(&format!("{prefix}.self_attn.{name}"), map);
         }
         let norms = [
             ("q_norm", attention.query_norm.as_mut()),
@@ -208,37 +211,37 @@ fn llama(model: &mut TransformerLm) -> Parameters<'_> {
         ];
         for (name, of_heads) in norms {
             if let Some(of_heads) = of_heads {
-                norm(&mut all, &format!("{prefix}.self_attn.{name}"), of_heads);
+                all.norm(&format!("{prefix}.self_attn.{name}"), of_heads);
             }
         }
         match &mut block.feed_forward {
             Mlp::Dense(layer) => {
                 let prefix = format!("{prefix}.mlp");
                 if let Some(gate) = &mut layer.gate {
-                    linear(&mut all, &format!("{prefix}.gate_proj"), gate);
+                    all.linear(&format!("{prefix}.gate_proj"), gate);
                 }
-                linear(&mut all, &format!("{prefix}.up_proj"), &mut layer.input);
-                linear(&mut all, &format!("{prefix}.down_proj"), &mut layer.output);
+                all.linear(&format!("{prefix}.up_proj"), &mut layer.input);
+                all.linear(&format!("{prefix}.down_proj"), &mut layer.output);
             }
             Mlp::Experts(layer) => {
                 let prefix = format!("{prefix}.block_sparse_moe");
-                linear(&mut all, &format!("{prefix}.gate"), &mut layer.router);
+                all.linear(&format!("{prefix}.gate"), &mut layer.router);
                 for (i, expert) in layer.experts.iter_mut().enumerate() {
                     let prefix = format!("{prefix}.experts.{i}");
                     if let Some(gate) = &mut expert.gate {
-                        linear(&mut all, &format!("{prefix}.w1"), gate);
+                        all.linear(&format!("{prefix}.w1"), gate);
                     }
-                    linear(&mut all, &format!("{prefix}.w3"), &mut expert.input);
-                    linear(&mut all, &format!("{prefix}.w2"), &mut expert.output);
+                    all.linear(&format!("{prefix}.w3"), &mut expert.input);
+                    all.linear(&format!("{prefix}.w2"), &mut expert.output);
                 }
             }
         }
     }
     if let Some(last) = &mut model.layer.norm {
-        norm(&mut all, "model.norm", last);
+        all.norm("model.norm", last);
     }
     if let Some(map) = &mut model.head {
-        linear(&mut all, "lm_head", map);
+        all.linear("lm_head", map);
     }
     all
 }
@@ -262,8 +265,12 @@ pub(super) fn take_packed_experts(
             continue;
         }
         found = true;
-        let router = Stored::Turned(&mut layer.router.weight);
-        router.take(&format!("{prefix}.gate.weight"), checkpoint, options)?;
+        let router = Stored::Transposed(&mut layer.router.weight);
+        router.take(
+            &format!("{prefix}.gate.weight"),
+            checkpoint,
+            options.clone(),
+        )?;
         let count = layer.experts.len();
         let [d_model, d_hidden] = layer.experts[0].input.weight.lazy_shape().dims();
         let shape = [count, 2 * d_hidden, d_model];
@@ -273,7 +280,10 @@ pub(super) fn take_packed_experts(
         let after = checkpoint.take::<3>(&name, shape, options.clone())?;
         let of = |packed: &Tensor<3>, expert: usize, from: usize, rows: usize| {
             let part = packed.clone().narrow(0, expert, 1).narrow(1, from, rows);
-            Param::from_tensor(by_itself(part.squeeze_dim::<2>(0).transpose()))
+            let part = part.squeeze_dim::<2>(0).transpose();
+            // A view would keep all experts, and be copied by every use.
+            let place = (&part.device(), part.dtype());
+            Param::from_tensor(Tensor::from_data(part.into_data(), place))
         };
         for (i, expert) in layer.experts.iter_mut().enumerate() {
             if let Some(gate) = &mut expert.gate {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{TensorCreationOptions, TensorData};
+use burn::tensor::TensorCreationOptions;
 use seq_core::checkpoint::{
     Checkpoint, CheckpointError, ConfigFile, replace_file, write_safetensors,
 };
@@ -50,7 +50,7 @@ pub fn load_pretrained(
         if packed && name.contains(".block_sparse_moe.") {
             continue;
         }
-        stored.take(names.find(&name), &mut checkpoint, &options)?;
+        stored.take(names.find(&name), &mut checkpoint, options.clone())?;
     }
     checkpoint.finish()?;
     Ok((model, config))
@@ -82,10 +82,7 @@ pub fn save_pretrained(
         source,
     })?;
     let mut model = model.clone();
-    let tensors: Vec<(String, TensorData)> = named(&mut model, family)
-        .into_iter()
-        .map(|(name, stored)| (name, stored.data()))
-        .collect();
-    write_safetensors(folder.join("model.safetensors"), tensors)?;
+    let parameters = named(&mut model, family);
+    write_safetensors(folder.join("model.safetensors"), parameters.data())?;
     replace_file(file, fields.to_string().as_bytes())
 }

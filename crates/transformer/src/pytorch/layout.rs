@@ -3,11 +3,10 @@
 use burn::nn::Linear;
 use burn::tensor::Device;
 use seq_core::blocks::Norm;
-use seq_core::checkpoint::Checkpoint;
+use seq_core::checkpoint::{Checkpoint, Parameters, Stored};
 use seq_core::{ConfigError, SequenceLayer};
 
 use super::PyTorchConfig;
-use super::stored::{Parameters, Stored};
 use crate::{
     Decoder, DecoderBlock, DecoderBlockConfig, DecoderConfig, Encoder, EncoderConfig, FeedForward,
     FeedForwardConfig, Mlp, MultiHeadAttention, MultiHeadAttentionConfig, NormConfig, NormPosition,
@@ -113,28 +112,10 @@ fn num_layers(checkpoint: &Checkpoint) -> usize {
     (0..).take_while(is_there).count().max(1)
 }
 
-fn add_linear<'a>(layer: &'a mut Linear, name: &str, all: &mut Parameters<'a>) {
-    all.push((format!("{name}.weight"), Stored::Turned(&mut layer.weight)));
-    if let Some(bias) = &mut layer.bias {
-        all.push((format!("{name}.bias"), Stored::Vector(bias)));
-    }
-}
-
-fn add_norm<'a>(norm: &'a mut Norm, name: &str, all: &mut Parameters<'a>) {
-    let (weight, bias) = match norm {
-        Norm::Layer(norm) => (&mut norm.gamma, norm.beta.as_mut()),
-        Norm::Rms(norm) => (&mut norm.gamma, None),
-    };
-    all.push((format!("{name}.weight"), Stored::Vector(weight)));
-    if let Some(bias) = bias {
-        all.push((format!("{name}.bias"), Stored::Vector(bias)));
-    }
-}
-
 fn add_mlp<'a>(mlp: &'a mut Mlp, prefix: &str, all: &mut Parameters<'a>) {
     if let Mlp::Dense(layer) = mlp {
-        add_linear(&mut layer.input, &format!("{prefix}linear1"), all);
-        add_linear(&mut layer.output, &format!("{prefix}linear2"), all);
+        all.linear(&format!("{prefix}linear1"), &mut layer.input);
+        all.linear(&format!("{prefix}linear2"), &mut layer.output);
     }
 }
 
@@ -199,18 +180,23 @@ impl Layout for MultiHeadAttention {
         let name = |name: &str| format!("{prefix}{name}");
         let weights = [&mut query.weight, &mut key.weight, &mut value.weight];
         match one_width {
-            true => all.push((name("in_proj_weight"), Stored::Stacked(weights))),
+            true => all.push(
+                name("in_proj_weight"),
+                Stored::TransposedMatrices(weights, 1),
+            ),
             false => {
-                let names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"].map(name);
-                all.extend(names.into_iter().zip(weights.map(Stored::Turned)));
+                let names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"];
+                for (part, weight) in names.into_iter().zip(weights) {
+                    all.push(name(part), Stored::Transposed(weight));
+                }
             }
         }
         let biases = [&mut query.bias, &mut key.bias, &mut value.bias];
         if let [Some(query), Some(key), Some(value)] = biases {
-            let biases = Stored::Vectors([query, key, value]);
-            all.push((name("in_proj_bias"), biases));
+            let biases = Stored::Vectors([query, key, value], 1);
+            all.push(name("in_proj_bias"), biases);
         }
-        add_linear(output, &name("out_proj"), all);
+        all.linear(&name("out_proj"), output);
     }
 
     fn foreign(&self) -> Option<&'static str> {
@@ -257,8 +243,8 @@ impl Layout for TransformerBlock {
         let name = |name: &str| format!("{prefix}{name}");
         self.attention.parameters(&name("self_attn."), all);
         add_mlp(&mut self.feed_forward, prefix, all);
-        add_norm(&mut self.attention_norm, &name("norm1"), all);
-        add_norm(&mut self.feed_forward_norm, &name("norm2"), all);
+        all.norm(&name("norm1"), &mut self.attention_norm);
+        all.norm(&name("norm2"), &mut self.feed_forward_norm);
     }
 
     fn foreign(&self) -> Option<&'static str> {
@@ -292,9 +278,9 @@ impl Layout for DecoderBlock {
         let cross = &mut self.cross_attention;
         cross.parameters(&name("multihead_attn."), all);
         add_mlp(&mut self.feed_forward, prefix, all);
-        add_norm(&mut self.attention_norm, &name("norm1"), all);
-        add_norm(&mut self.cross_norm, &name("norm2"), all);
-        add_norm(&mut self.feed_forward_norm, &name("norm3"), all);
+        all.norm(&name("norm1"), &mut self.attention_norm);
+        all.norm(&name("norm2"), &mut self.cross_norm);
+        all.norm(&name("norm3"), &mut self.feed_forward_norm);
     }
 
     fn foreign(&self) -> Option<&'static str> {
@@ -345,7 +331,7 @@ impl Layout for Encoder {
             block.parameters(&format!("{prefix}layers.{layer}."), all);
         }
         if let Some(norm) = &mut self.norm {
-            add_norm(norm, &format!("{prefix}norm"), all);
+            all.norm(&format!("{prefix}norm"), norm);
         }
     }
 
@@ -376,7 +362,7 @@ impl Layout for Decoder {
             block.parameters(&format!("{prefix}layers.{layer}."), all);
         }
         if let Some(norm) = &mut self.norm {
-            add_norm(norm, &format!("{prefix}norm"), all);
+            all.norm(&format!("{prefix}norm"), norm);
         }
     }
 

@@ -1,13 +1,12 @@
 //! Weights under PyTorch's names.
 
 mod layout;
-mod stored;
 
 use std::path::Path;
 
 use burn::config::Config;
 use burn::tensor::TensorCreationOptions;
-use seq_core::checkpoint::{Checkpoint, CheckpointError, write_safetensors};
+use seq_core::checkpoint::{Checkpoint, CheckpointError, Parameters, write_safetensors};
 
 use crate::Activation;
 use layout::Layout;
@@ -112,11 +111,9 @@ pub trait PyTorchModule: Layout {
             field: error.option.to_owned(),
             reason: error.to_string(),
         })?;
-        let mut parameters = Vec::new();
+        let mut parameters = Parameters::new();
         module.parameters("", &mut parameters);
-        for (name, stored) in parameters {
-            stored.take(&name, &mut checkpoint, &options)?;
-        }
+        parameters.take(&mut checkpoint, options)?;
         checkpoint.finish()?;
         Ok(module)
     }
@@ -138,10 +135,9 @@ pub trait PyTorchModule: Layout {
             });
         }
         let mut module = self.clone();
-        let mut parameters = Vec::new();
+        let mut parameters = Parameters::new();
         module.parameters("", &mut parameters);
-        let tensors = parameters.into_iter();
-        write_safetensors(path, tensors.map(|(name, stored)| (name, stored.data())))
+        write_safetensors(path, parameters.data())
     }
 }
 
