@@ -4,9 +4,9 @@
 use burn::module::Param;
 use burn::nn;
 use burn::tensor::{Tensor, s};
+use seq_core::checkpoint::Stored;
 use seq_core::recurrent::{
-    Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
-    RecurrentCell,
+    Activation, CellWeights, ConvertError, FromBurn, Names, PyTorchCell, Recurrent, RecurrentCell,
 };
 
 use crate::config::{GROUPS, GruConfig, UpdateGate};
@@ -29,9 +29,9 @@ impl PyTorchCell for GruCell {
         .with_trained_state(names.has("h_0"))
     }
 
-    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn parameters(&mut self) -> Vec<(&'static str, Stored<'_>)> {
         let mut all = self.weights.parameters();
-        let initial = self.initial_hidden.as_mut().map(ParamMut::Vector);
+        let initial = self.initial_hidden.as_mut().map(Stored::Vector);
         all.extend(initial.map(|param| ("h_0", param)));
         all
     }

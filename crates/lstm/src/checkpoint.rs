@@ -2,8 +2,9 @@
 
 use burn::nn;
 use burn::tensor::Tensor;
+use seq_core::checkpoint::Stored;
 use seq_core::recurrent::{
-    Activation, CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
+    Activation, CellWeights, ConvertError, FromBurn, Names, PyTorchCell, Recurrent,
 };
 
 use crate::config::LstmConfig;
@@ -27,15 +28,15 @@ impl PyTorchCell for LstmCell {
         .with_layer_norm(names.has("norm_"))
     }
 
-    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn parameters(&mut self) -> Vec<(&'static str, Stored<'_>)> {
         let mut all = self.weights.parameters();
-        let projection = self.weight_hr.as_mut().map(ParamMut::Matrix);
-        let peephole = self.peephole.as_mut().map(ParamMut::Vector);
+        let projection = self.weight_hr.as_mut().map(Stored::Matrix);
+        let peephole = self.peephole.as_mut().map(Stored::Vector);
         all.extend(projection.map(|param| ("weight_hr", param)));
         all.extend(peephole.map(|param| ("peephole", param)));
         if let Some(norm) = &mut self.cell_norm {
-            all.push(("norm_cell", ParamMut::Vector(&mut norm.gamma)));
-            let bias = norm.beta.as_mut().map(ParamMut::Vector);
+            all.push(("norm_cell", Stored::Vector(&mut norm.gamma)));
+            let bias = norm.beta.as_mut().map(Stored::Vector);
             all.extend(bias.map(|bias| ("norm_cell_bias", bias)));
         }
         all

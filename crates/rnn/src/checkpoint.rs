@@ -2,9 +2,8 @@
 
 use burn::nn;
 use burn::nn::activation::Activation as BurnActivation;
-use seq_core::recurrent::{
-    CellWeights, ConvertError, FromBurn, Names, ParamMut, PyTorchCell, Recurrent,
-};
+use seq_core::checkpoint::Stored;
+use seq_core::recurrent::{CellWeights, ConvertError, FromBurn, Names, PyTorchCell, Recurrent};
 
 use crate::config::RnnConfig;
 use crate::layer::{Rnn, RnnCell};
@@ -29,11 +28,11 @@ impl PyTorchCell for RnnCell {
             .with_d_output(d_output)
     }
 
-    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    fn parameters(&mut self) -> Vec<(&'static str, Stored<'_>)> {
         let mut all = self.weights.parameters();
         if let Some(output) = &mut self.output {
-            all.push(("weight_hy", ParamMut::Matrix(&mut output.weight)));
-            let bias = output.bias.as_mut().map(ParamMut::Vector);
+            all.push(("weight_hy", Stored::Matrix(&mut output.weight)));
+            let bias = output.bias.as_mut().map(Stored::Vector);
             all.extend(bias.map(|bias| ("bias_hy", bias)));
         }
         all

@@ -34,7 +34,7 @@ pub use config::{LayerOptions, RecurrentConfig};
 pub use convert::{BurnGate, ConvertError, FromBurn};
 pub use layer::{Recurrent, RecurrentCell};
 pub use packed::PackedWeights;
-pub use pytorch::{Names, ParamMut, PyTorchCell};
+pub use pytorch::{Names, PyTorchCell};
 pub use recurrence::{Fused, Recurrence};
 pub use reference::unroll;
 pub use state::{CellState, HiddenState, MemoryState, RecurrentState};

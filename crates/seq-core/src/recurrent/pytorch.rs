@@ -3,12 +3,11 @@
 
 use std::path::Path;
 
-use burn::module::Param;
-use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
+use burn::tensor::{TensorCreationOptions, TensorData};
 
 use super::config::check;
 use super::{CellWeights, Recurrent, RecurrentCell, RecurrentConfig};
-use crate::checkpoint::{Checkpoint, CheckpointError, write_safetensors};
+use crate::checkpoint::{Checkpoint, CheckpointError, Stored, write_safetensors};
 
 /// A cell whose weights have names in PyTorch's files.
 pub trait PyTorchCell: RecurrentCell {
@@ -21,7 +20,7 @@ pub trait PyTorchCell: RecurrentCell {
 
     /// The parameters of the cell by name, without what tells the layer and the direction: those of
     /// [`CellWeights::parameters`] and its own.
-    fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)>;
+    fn parameters(&mut self) -> Vec<(&'static str, Stored<'_>)>;
 
     /// Reads the one `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell` of a file, as
     /// [`Recurrent::load_pytorch`] reads a layer.
@@ -185,25 +184,6 @@ impl<C: PyTorchCell> Recurrent<C> {
     }
 }
 
-/// A parameter that is read from a file or written to one.
-///
-/// ```
-/// use burn::module::Param;
-/// use seq_core::recurrent::ParamMut;
-///
-/// # #[cfg(feature = "ndarray")] {
-/// let mut bias = Param::from_data([0.0, 1.0], &seq_core::device());
-/// let parameter = ParamMut::Vector(&mut bias);
-/// # }
-/// ```
-#[derive(Debug)]
-pub enum ParamMut<'a> {
-    /// Of two axes.
-    Matrix(&'a mut Param<Tensor<2>>),
-    /// Of one axis.
-    Vector(&'a mut Param<Tensor<1>>),
-}
-
 /// The names and shapes of a checkpoint that holds one layer or cell.
 #[derive(Debug)]
 pub struct Names<'a>(&'a Checkpoint);
@@ -252,28 +232,28 @@ impl CellWeights {
     /// # Panics
     ///
     /// When there are more than two groups of gates.
-    pub fn parameters(&mut self) -> Vec<(&'static str, ParamMut<'_>)> {
+    pub fn parameters(&mut self) -> Vec<(&'static str, Stored<'_>)> {
         const NORMS: [[&str; 2]; 2] = [
             ["norm_input", "norm_hidden"],
             ["norm_input_1", "norm_hidden_1"],
         ];
         let mut all = vec![
-            ("weight_ih", ParamMut::Matrix(&mut self.weight_ih)),
-            ("weight_hh", ParamMut::Matrix(&mut self.weight_hh)),
+            ("weight_ih", Stored::Matrix(&mut self.weight_ih)),
+            ("weight_hh", Stored::Matrix(&mut self.weight_hh)),
         ];
         let biases = [
             ("bias_ih", &mut self.bias_ih),
             ("bias_hh", &mut self.bias_hh),
         ];
         for (name, bias) in biases {
-            all.extend(bias.as_mut().map(|bias| (name, ParamMut::Vector(bias))));
+            all.extend(bias.as_mut().map(|bias| (name, Stored::Vector(bias))));
         }
         if let Some(norm) = &mut self.norm {
             let groups = norm.input.iter_mut().zip(&mut norm.hidden).enumerate();
             for (group, (input, hidden)) in groups {
                 let [input_name, hidden_name] = NORMS[group];
-                all.push((input_name, ParamMut::Vector(&mut input.gamma)));
-                all.push((hidden_name, ParamMut::Vector(&mut hidden.gamma)));
+                all.push((input_name, Stored::Vector(&mut input.gamma)));
+                all.push((hidden_name, Stored::Vector(&mut hidden.gamma)));
             }
         }
         all
@@ -288,33 +268,16 @@ fn take(
     checkpoint: &mut Checkpoint,
     options: &TensorCreationOptions,
 ) -> Result<(), CheckpointError> {
-    fn one<const D: usize>(
-        param: &mut Param<Tensor<D>>,
-        name: &str,
-        checkpoint: &mut Checkpoint,
-        options: &TensorCreationOptions,
-    ) -> Result<(), CheckpointError> {
-        let tensor = checkpoint.take(name, param.lazy_shape().dims::<D>(), options.clone())?;
-        *param = Param::from_tensor(tensor);
-        Ok(())
-    }
-    cell.parameters().into_iter().try_for_each(|(name, param)| {
-        let name = format!("{name}{suffix}");
-        match param {
-            ParamMut::Matrix(param) => one(param, &name, checkpoint, options),
-            ParamMut::Vector(param) => one(param, &name, checkpoint, options),
-        }
+    let mut parameters = cell.parameters().into_iter();
+    parameters.try_for_each(|(name, stored)| {
+        stored.take(&format!("{name}{suffix}"), checkpoint, options.clone())
     })
 }
 
 fn named(cell: &impl PyTorchCell, suffix: &str) -> Vec<(String, TensorData)> {
     let mut cell = cell.clone();
-    let data = |param| match param {
-        ParamMut::Matrix(param) => param.val().into_data(),
-        ParamMut::Vector(param) => param.val().into_data(),
-    };
     let parameters = cell.parameters().into_iter();
     parameters
-        .map(|(name, param)| (format!("{name}{suffix}"), data(param)))
+        .map(|(name, stored)| (format!("{name}{suffix}"), stored.data()))
         .collect()
 }

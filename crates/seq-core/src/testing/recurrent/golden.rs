@@ -4,8 +4,9 @@ use burn::tensor::Tensor;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::checkpoint::Stored;
 use crate::recurrent::{
-    CellState, ParamMut, PyTorchCell, Recurrent, RecurrentCell, RecurrentConfig, RecurrentState,
+    CellState, PyTorchCell, Recurrent, RecurrentCell, RecurrentConfig, RecurrentState,
 };
 use crate::testing::{Golden, Run};
 use crate::{Lengths, SequenceLayer};
@@ -92,8 +93,9 @@ fn take_weights<C: PyTorchCell>(layer: &mut Recurrent<C>, run: &mut Run) {
     for (name, (_, parameter)) in names.zip(parameters) {
         let name = format!("weight.{name}");
         match parameter {
-            ParamMut::Matrix(parameter) => *parameter = Param::from_tensor(run.float(&name)),
-            ParamMut::Vector(parameter) => *parameter = Param::from_tensor(run.float(&name)),
+            Stored::Matrix(parameter) => *parameter = Param::from_tensor(run.float(&name)),
+            Stored::Vector(parameter) => *parameter = Param::from_tensor(run.float(&name)),
+            other => unreachable!("a file of PyTorch has {name} as {other:?}"),
         }
     }
 }

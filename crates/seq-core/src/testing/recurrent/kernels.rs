@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::{cpu_devices, initial_state};
-use crate::recurrent::{CellState, ParamMut, PyTorchCell, RecurrentCell, RecurrentConfig};
+use crate::checkpoint::Stored;
+use crate::recurrent::{CellState, PyTorchCell, RecurrentCell, RecurrentConfig};
 use crate::testing::compare::{close, values};
 
 /// The tests that hold for every kernel, for each of the configurations that a function of `d_input` and
@@ -192,7 +193,7 @@ where
 {
     for (mut cell, device) in trained(config) {
         for (name, parameter) in cell.parameters() {
-            if let ("weight_ih", ParamMut::Matrix(weight)) = (name, parameter) {
+            if let ("weight_ih", Stored::Matrix(weight)) = (name, parameter) {
                 *weight = weight.clone().set_require_grad(false);
             }
         }
