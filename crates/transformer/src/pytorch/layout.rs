@@ -20,11 +20,7 @@ pub trait Layout: Sized + Clone {
 
     /// A module of the sizes that names and shapes tell, with any weights. Where they make no sense, it may be
     /// one that they do not fit, so that loading says what is wrong.
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError>;
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError>;
 
     /// Adds the parameters by name, each behind a prefix.
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>);
@@ -33,13 +29,14 @@ pub trait Layout: Sized + Clone {
     fn foreign(&self) -> Option<&'static str>;
 }
 
-/// The names and shapes below a prefix.
-struct Below<'a> {
-    checkpoint: &'a Checkpoint,
-    prefix: &'a str,
+/// The names and shapes below a prefix, and what they do not tell.
+pub struct Found<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub prefix: &'static str,
+    pub config: &'a PyTorchConfig,
 }
 
-impl Below<'_> {
+impl Found<'_> {
     fn has(&self, name: &str) -> bool {
         let name = format!("{}{name}", self.prefix);
         self.checkpoint.shape(&name).is_some()
@@ -52,79 +49,117 @@ impl Below<'_> {
         shape.get(axis).copied().unwrap_or(1).max(1)
     }
 
-    fn attention(&self, name: &str, config: &PyTorchConfig) -> MultiHeadAttentionConfig {
+    fn attention(&self, name: &str) -> MultiHeadAttentionConfig {
         let of = |part: &str| format!("{name}{part}");
-        let keys = of("k_proj_weight");
-        MultiHeadAttentionConfig::new(self.size(&of("out_proj.weight"), 0), config.num_heads)
+        let (keys, width) = (of("k_proj_weight"), self.size(&of("out_proj.weight"), 0));
+        MultiHeadAttentionConfig::new(width, self.config.num_heads)
             .with_d_memory(self.has(&keys).then(|| self.size(&keys, 1)))
             .with_bias(self.has(&of("in_proj_bias")))
             .with_output_bias(self.has(&of("out_proj.bias")))
-            .with_dropout(config.dropout)
+            .with_dropout(self.config.dropout)
     }
 
-    fn feed_forward(&self, config: &PyTorchConfig) -> FeedForwardConfig {
+    fn encoder_layer(&self) -> TransformerBlockConfig {
         let name = "linear1.weight";
-        FeedForwardConfig::new(self.size(name, 1), self.size(name, 0))
-            .with_activation(config.activation)
+        let feed_forward = FeedForwardConfig::new(self.size(name, 1), self.size(name, 0))
+            .with_activation(self.config.activation)
             .with_bias(self.has("linear1.bias"))
-            .with_dropout(config.dropout)
-    }
-
-    fn norm(&self, config: &PyTorchConfig) -> NormConfig {
-        let epsilon = config.layer_norm_eps;
-        match self.has("norm1.bias") {
+            .with_dropout(self.config.dropout);
+        let epsilon = self.config.layer_norm_eps;
+        let norm = match self.has("norm1.bias") {
             true => NormConfig::Layer { epsilon },
             false => NormConfig::LayerWithoutBias { epsilon },
+        };
+        let position = match self.config.norm_first {
+            true => NormPosition::Pre,
+            false => NormPosition::Post,
+        };
+        TransformerBlockConfig::new(self.attention("self_attn."), feed_forward.into())
+            .with_norm(norm)
+            .with_norm_position(position)
+            .with_dropout(self.config.dropout)
+    }
+
+    /// An encoder's layer that also looks at a memory.
+    fn decoder_layer(&self) -> DecoderBlockConfig {
+        let layer = self.encoder_layer();
+        let cross = self.attention("multihead_attn.");
+        DecoderBlockConfig::new(layer.attention, cross, layer.feed_forward)
+            .with_norm(layer.norm)
+            .with_norm_position(layer.norm_position)
+            .with_dropout(layer.dropout)
+    }
+
+    /// The first layer of a stack.
+    fn first_layer(&self) -> Self {
+        Self {
+            prefix: "layers.0.",
+            ..*self
         }
     }
 
-    fn encoder_layer(&self, config: &PyTorchConfig) -> TransformerBlockConfig {
-        let attention = self.attention("self_attn.", config);
-        TransformerBlockConfig::new(attention, self.feed_forward(config).into())
-            .with_norm(self.norm(config))
-            .with_norm_position(norm_position(config))
-            .with_dropout(config.dropout)
-    }
-
-    fn decoder_layer(&self, config: &PyTorchConfig) -> DecoderBlockConfig {
-        let attention = self.attention("self_attn.", config);
-        let cross = self.attention("multihead_attn.", config);
-        DecoderBlockConfig::new(attention, cross, self.feed_forward(config).into())
-            .with_norm(self.norm(config))
-            .with_norm_position(norm_position(config))
-            .with_dropout(config.dropout)
+    /// How many layers a stack has, at least one.
+    fn num_layers(&self) -> usize {
+        let is_there = |layer: &usize| {
+            let prefix = format!("layers.{layer}.");
+            let mut names = self.checkpoint.names();
+            names.any(|name| name.starts_with(&prefix))
+        };
+        (0..).take_while(is_there).count().max(1)
     }
 }
 
-fn norm_position(config: &PyTorchConfig) -> NormPosition {
-    match config.norm_first {
-        true => NormPosition::Pre,
-        false => NormPosition::Post,
+/// The module of a configuration, if there is one.
+macro_rules! init {
+    ($config:expr, $device:expr) => {{
+        let config = $config;
+        config.validate()?;
+        Ok(config.init($device))
+    }};
+}
+
+/// Adds what a layer consists of: attentions by name, maps, and norms in the order in which they are numbered.
+fn add_layer<'a, const N: usize>(
+    attentions: [(&str, &'a mut MultiHeadAttention); N],
+    mlp: &'a mut Mlp,
+    norms: impl IntoIterator<Item = &'a mut Norm>,
+    prefix: &str,
+    all: &mut Parameters<'a>,
+) {
+    for (name, attention) in attentions {
+        attention.parameters(&format!("{prefix}{name}."), all);
     }
-}
-
-/// How many layers a stack has, at least one.
-fn num_layers(checkpoint: &Checkpoint) -> usize {
-    let is_there = |layer: &usize| {
-        let prefix = format!("layers.{layer}.");
-        checkpoint.names().any(|name| name.starts_with(&prefix))
-    };
-    (0..).take_while(is_there).count().max(1)
-}
-
-fn add_mlp<'a>(mlp: &'a mut Mlp, prefix: &str, all: &mut Parameters<'a>) {
     if let Mlp::Dense(layer) = mlp {
         all.linear(&format!("{prefix}linear1"), &mut layer.input);
         all.linear(&format!("{prefix}linear2"), &mut layer.output);
     }
+    for (norm, number) in norms.into_iter().zip(1..) {
+        all.norm(&format!("{prefix}norm{number}"), norm);
+    }
 }
+
+fn add_stack<'a>(
+    layers: &'a mut [impl Layout],
+    norm: Option<&'a mut Norm>,
+    prefix: &str,
+    all: &mut Parameters<'a>,
+) {
+    for (number, layer) in layers.iter_mut().enumerate() {
+        layer.parameters(&format!("{prefix}layers.{number}."), all);
+    }
+    if let Some(norm) = norm {
+        all.norm(&format!("{prefix}norm"), norm);
+    }
+}
+
+const MIXED_BIASES: &str = "bias in some of its maps alone";
 
 fn first<const N: usize>(reasons: [(bool, &'static str); N]) -> Option<&'static str> {
     let mut reasons = reasons.into_iter();
     reasons.find(|(foreign, _)| *foreign).map(|(_, what)| what)
 }
 
-fn foreign_norms<const N: usize>(norms: [&Norm; N], bias: bool) -> Option<&'static str> {
+fn foreign_norms(norms: &[&Norm], bias: bool) -> Option<&'static str> {
     let is_foreign = |norm: &&Norm| match norm {
         Norm::Layer(norm) => norm.beta.is_some() != bias,
         Norm::Rms(_) => true,
@@ -147,25 +182,37 @@ fn foreign_mlp(mlp: &Mlp, bias: bool) -> Option<&'static str> {
             (gate.is_some(), "gate in its feed-forward"),
             (
                 [input, output].iter().any(|map| map.bias.is_some() != bias),
-                "bias in some of its maps alone",
+                MIXED_BIASES,
             ),
         ]),
         Mlp::Experts(_) => Some("mixture of experts"),
     }
 }
 
+/// What PyTorch's layers do not have.
+fn foreign_layer(
+    attentions: &[&MultiHeadAttention],
+    mlp: &Mlp,
+    norms: &[&Norm],
+) -> Option<&'static str> {
+    let has_bias = |attention: &&MultiHeadAttention| attention.query.bias.is_some();
+    let bias = attentions.first().is_some_and(has_bias);
+    let mixed = attentions
+        .iter()
+        .any(|attention| has_bias(attention) != bias);
+    let mut attentions = attentions.iter();
+    attentions
+        .find_map(|attention| attention.foreign())
+        .or_else(|| foreign_mlp(mlp, bias))
+        .or_else(|| foreign_norms(norms, bias))
+        .or_else(|| first([(mixed, MIXED_BIASES)]))
+}
+
 impl Layout for MultiHeadAttention {
     const ANCHOR: &'static str = "out_proj.weight";
 
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let prefix = "";
-        let config = Below { checkpoint, prefix }.attention("", config);
-        config.validate()?;
-        Ok(config.init(device))
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError> {
+        init!(found.attention(""), device)
     }
 
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>) {
@@ -212,7 +259,7 @@ impl Layout for MultiHeadAttention {
             ),
             (
                 others.iter().any(|map| map.bias.is_some() != bias),
-                "bias in some of its maps alone",
+                MIXED_BIASES,
             ),
             (self.query_norm.is_some(), "norm of queries"),
             (self.key_norm.is_some(), "norm of keys"),
@@ -228,32 +275,19 @@ impl Layout for MultiHeadAttention {
 impl Layout for TransformerBlock {
     const ANCHOR: &'static str = "linear1.weight";
 
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let prefix = "";
-        let config = Below { checkpoint, prefix }.encoder_layer(config);
-        config.validate()?;
-        Ok(config.init(device))
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError> {
+        init!(found.encoder_layer(), device)
     }
 
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>) {
-        let name = |name: &str| format!("{prefix}{name}");
-        self.attention.parameters(&name("self_attn."), all);
-        add_mlp(&mut self.feed_forward, prefix, all);
-        all.norm(&name("norm1"), &mut self.attention_norm);
-        all.norm(&name("norm2"), &mut self.feed_forward_norm);
+        let attentions = [("self_attn", &mut self.attention)];
+        let norms = [&mut self.attention_norm, &mut self.feed_forward_norm];
+        add_layer(attentions, &mut self.feed_forward, norms, prefix, all);
     }
 
     fn foreign(&self) -> Option<&'static str> {
-        let bias = self.attention.query.bias.is_some();
         let norms = [&self.attention_norm, &self.feed_forward_norm];
-        self.attention
-            .foreign()
-            .or_else(|| foreign_mlp(&self.feed_forward, bias))
-            .or_else(|| foreign_norms(norms, bias))
+        foreign_layer(&[&self.attention], &self.feed_forward, &norms)
             .or_else(|| first([(self.parallel, "parallel feed-forward")]))
     }
 }
@@ -261,30 +295,24 @@ impl Layout for TransformerBlock {
 impl Layout for DecoderBlock {
     const ANCHOR: &'static str = "multihead_attn.out_proj.weight";
 
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let prefix = "";
-        let config = Below { checkpoint, prefix }.decoder_layer(config);
-        config.validate()?;
-        Ok(config.init(device))
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError> {
+        init!(found.decoder_layer(), device)
     }
 
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>) {
-        let name = |name: &str| format!("{prefix}{name}");
-        self.attention.parameters(&name("self_attn."), all);
-        let cross = &mut self.cross_attention;
-        cross.parameters(&name("multihead_attn."), all);
-        add_mlp(&mut self.feed_forward, prefix, all);
-        all.norm(&name("norm1"), &mut self.attention_norm);
-        all.norm(&name("norm2"), &mut self.cross_norm);
-        all.norm(&name("norm3"), &mut self.feed_forward_norm);
+        let attentions = [
+            ("self_attn", &mut self.attention),
+            ("multihead_attn", &mut self.cross_attention),
+        ];
+        let norms = [
+            &mut self.attention_norm,
+            &mut self.cross_norm,
+            &mut self.feed_forward_norm,
+        ];
+        add_layer(attentions, &mut self.feed_forward, norms, prefix, all);
     }
 
     fn foreign(&self) -> Option<&'static str> {
-        let bias = self.attention.query.bias.is_some();
         let cross = &self.cross_attention;
         let norms = [
             &self.attention_norm,
@@ -292,47 +320,25 @@ impl Layout for DecoderBlock {
             &self.feed_forward_norm,
         ];
         let [memory, width] = [&cross.key, &cross.query].map(|map| map.weight.dims()[0]);
-        self.attention
-            .foreign()
-            .or_else(|| cross.foreign())
-            .or_else(|| foreign_mlp(&self.feed_forward, bias))
-            .or_else(|| foreign_norms(norms, bias))
-            .or_else(|| {
-                first([
-                    (
-                        cross.query.bias.is_some() != bias,
-                        "bias in some of its maps alone",
-                    ),
-                    (memory != width, "memory of another width"),
-                ])
-            })
+        foreign_layer(&[&self.attention, cross], &self.feed_forward, &norms)
+            .or_else(|| first([(memory != width, "memory of another width")]))
     }
 }
 
 impl Layout for Encoder {
     const ANCHOR: &'static str = "layers.0.linear1.weight";
 
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let prefix = "layers.0.";
-        let block = Below { checkpoint, prefix }.encoder_layer(config);
-        let norm = checkpoint.shape("norm.weight").is_some();
-        let config = EncoderConfig::new(num_layers(checkpoint), block);
-        let config = config.with_final_norm(Some(norm));
-        config.validate()?;
-        Ok(config.init(device))
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError> {
+        let layer = found.first_layer().encoder_layer();
+        let config = EncoderConfig::new(found.num_layers(), layer);
+        init!(
+            config.with_final_norm(Some(found.has("norm.weight"))),
+            device
+        )
     }
 
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>) {
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.parameters(&format!("{prefix}layers.{layer}."), all);
-        }
-        if let Some(norm) = &mut self.norm {
-            all.norm(&format!("{prefix}norm"), norm);
-        }
+        add_stack(&mut self.blocks, self.norm.as_mut(), prefix, all);
     }
 
     fn foreign(&self) -> Option<&'static str> {
@@ -343,27 +349,17 @@ impl Layout for Encoder {
 impl Layout for Decoder {
     const ANCHOR: &'static str = "layers.0.multihead_attn.out_proj.weight";
 
-    fn infer(
-        checkpoint: &Checkpoint,
-        config: &PyTorchConfig,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let prefix = "layers.0.";
-        let block = Below { checkpoint, prefix }.decoder_layer(config);
-        let norm = checkpoint.shape("norm.weight").is_some();
-        let config = DecoderConfig::new(num_layers(checkpoint), block);
-        let config = config.with_final_norm(Some(norm));
-        config.validate()?;
-        Ok(config.init(device))
+    fn infer(found: &Found<'_>, device: &Device) -> Result<Self, ConfigError> {
+        let layer = found.first_layer().decoder_layer();
+        let config = DecoderConfig::new(found.num_layers(), layer);
+        init!(
+            config.with_final_norm(Some(found.has("norm.weight"))),
+            device
+        )
     }
 
     fn parameters<'a>(&'a mut self, prefix: &str, all: &mut Parameters<'a>) {
-        for (layer, block) in self.blocks.iter_mut().enumerate() {
-            block.parameters(&format!("{prefix}layers.{layer}."), all);
-        }
-        if let Some(norm) = &mut self.norm {
-            all.norm(&format!("{prefix}norm"), norm);
-        }
+        add_stack(&mut self.blocks, self.norm.as_mut(), prefix, all);
     }
 
     fn foreign(&self) -> Option<&'static str> {

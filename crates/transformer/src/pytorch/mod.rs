@@ -9,7 +9,7 @@ use burn::tensor::TensorCreationOptions;
 use seq_core::checkpoint::{Checkpoint, CheckpointError, Parameters, write_safetensors};
 
 use crate::Activation;
-use layout::Layout;
+use layout::{Found, Layout};
 
 /// What a state dict of PyTorch does not say of the module that it belongs to; the defaults are PyTorch's,
 /// but for dropout.
@@ -105,7 +105,12 @@ pub trait PyTorchModule: Layout {
         options: impl Into<TensorCreationOptions>,
     ) -> Result<Self, CheckpointError> {
         let options = options.into();
-        let module = Self::infer(&checkpoint, config, &options.device);
+        let found = Found {
+            checkpoint: &checkpoint,
+            prefix: "",
+            config,
+        };
+        let module = Self::infer(&found, &options.device);
         let mut module = module.map_err(|error| CheckpointError::WrongField {
             file: checkpoint.file().to_path_buf(),
             field: error.option.to_owned(),
