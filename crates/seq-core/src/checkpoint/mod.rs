@@ -117,6 +117,23 @@ impl Checkpoint {
         })
     }
 
+    /// Opens a GGUF file with what it says of its model.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](CheckpointError::Io), or [`Corrupt`](CheckpointError::Corrupt) if it is no GGUF file of
+    /// version 2 or 3 in little-endian, or a damaged one.
+    pub fn read_gguf(path: impl AsRef<Path>) -> Result<(Self, GgufMetadata), CheckpointError> {
+        let file = path.as_ref();
+        let (metadata, entries) = gguf::read_gguf(file)?;
+        let checkpoint = Self {
+            file: file.to_path_buf(),
+            prefix: String::new(),
+            entries,
+        };
+        Ok((checkpoint, metadata))
+    }
+
     /// The file that was read.
     pub fn file(&self) -> &Path {
         &self.file

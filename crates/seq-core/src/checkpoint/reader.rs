@@ -45,7 +45,7 @@ pub(super) fn read_entries(file: &Path) -> Result<BTreeMap<String, Entry>, Check
     } else if is_pytorch(&head) {
         guarded(file, || read_pytorch(file))
     } else if head.starts_with(gguf::MAGIC) {
-        gguf::read_gguf(file)
+        gguf::read_gguf(file).map(|(_, entries)| entries)
     } else {
         Err(CheckpointError::NotAWeightFile {
             file: file.to_path_buf(),

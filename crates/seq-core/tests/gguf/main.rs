@@ -135,7 +135,8 @@ fn small() -> Writer {
 fn formula_of_a_block_and_order_of_axes() {
     let folder = tempfile::tempdir().unwrap();
     let file = small().write(folder.path());
-    let mut checkpoint = Checkpoint::read(&file).unwrap();
+    let (mut checkpoint, metadata) = Checkpoint::read_gguf(&file).unwrap();
+    assert_eq!(metadata.f64("scale").unwrap(), Some(0.5));
     assert_eq!(checkpoint.shape("plain"), Some([2, 1].as_slice()));
     let expected: Vec<f32> = (0..32)
         .map(|i| if i < 16 { i } else { 31 - i })

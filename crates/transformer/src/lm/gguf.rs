@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use burn::module::Param;
-use burn::nn::Linear;
-use burn::tensor::{Tensor, TensorCreationOptions};
-use seq_core::blocks::Norm;
-use seq_core::checkpoint::{Checkpoint, CheckpointError, GgufMetadata};
+use burn::tensor::TensorCreationOptions;
+use seq_core::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, Parameters, Stored};
 
 use super::{TransformerLm, TransformerLmConfig};
 use crate::{
-    Activation, FeedForwardConfig, Mlp, MultiHeadAttention, MultiHeadAttentionConfig, NormConfig,
-    RotaryConfig, TransformerBlockConfig, TransformerConfig,
+    Activation, FeedForwardConfig, Mlp, MultiHeadAttentionConfig, NormConfig, RotaryConfig,
+    TransformerBlockConfig, TransformerConfig,
 };
 
 /// The keys of an architecture that are honoured, or make no difference to what is computed.
@@ -63,38 +60,44 @@ pub fn load_gguf(
     path: impl AsRef<Path>,
     options: impl Into<TensorCreationOptions>,
 ) -> Result<(TransformerLm, TransformerLmConfig, GgufMetadata), CheckpointError> {
-    let (path, options) = (path.as_ref(), options.into());
-    let metadata = GgufMetadata::read(path)?;
-    let mut checkpoint = Checkpoint::read(path)?;
+    let options = options.into();
+    let (mut checkpoint, metadata) = Checkpoint::read_gguf(path)?;
     let config = read_config(&metadata, &checkpoint)?;
     let mut model = config.init(&options.device);
-    let mut weights = Weights {
-        checkpoint: &mut checkpoint,
-        options: &options,
-    };
-    weights.matrix("token_embd.weight", &mut model.embedding.weight)?;
+    named(&mut model).take(&mut checkpoint, options)?;
+    checkpoint.finish()?;
+    Ok((model, config, metadata))
+}
+
+/// All parameters by the names of llama.cpp.
+fn named(model: &mut TransformerLm) -> Parameters<'_> {
+    let mut all = Parameters::new();
+    let embedding = Stored::Matrix(&mut model.embedding.weight);
+    all.push("token_embd.weight", embedding);
     for (index, block) in model.layer.blocks.iter_mut().enumerate() {
         let name = |part: &str| format!("blk.{index}.{part}");
-        weights.norm(&name("attn_norm"), &mut block.attention_norm)?;
-        weights.attention(&name("attn"), &mut block.attention)?;
-        weights.norm(&name("ffn_norm"), &mut block.feed_forward_norm)?;
-        let Mlp::Dense(layer) = &mut block.feed_forward else {
-            unreachable!("the configuration has no experts");
-        };
-        weights.linear(&name("ffn_up"), &mut layer.input)?;
-        weights.linear(&name("ffn_down"), &mut layer.output)?;
-        if let Some(gate) = &mut layer.gate {
-            weights.linear(&name("ffn_gate"), gate)?;
+        all.norm(&name("attn_norm"), &mut block.attention_norm);
+        let attention = &mut block.attention;
+        all.linear(&name("attn_q"), &mut attention.query);
+        all.linear(&name("attn_k"), &mut attention.key);
+        all.linear(&name("attn_v"), &mut attention.value);
+        all.linear(&name("attn_output"), &mut attention.output);
+        all.norm(&name("ffn_norm"), &mut block.feed_forward_norm);
+        if let Mlp::Dense(layer) = &mut block.feed_forward {
+            all.linear(&name("ffn_up"), &mut layer.input);
+            all.linear(&name("ffn_down"), &mut layer.output);
+            if let Some(gate) = &mut layer.gate {
+                all.linear(&name("ffn_gate"), gate);
+            }
         }
     }
     if let Some(norm) = &mut model.layer.norm {
-        weights.norm("output_norm", norm)?;
+        all.norm("output_norm", norm);
     }
     if let Some(head) = &mut model.head {
-        weights.linear("output", head)?;
+        all.linear("output", head);
     }
-    checkpoint.finish()?;
-    Ok((model, config, metadata))
+    all
 }
 
 /// What the metadata says, and the tensors that are there.
@@ -182,64 +185,4 @@ fn read_config(
         .validate()
         .map_err(|error| metadata.wrong(&format!("{architecture}.*"), error))?;
     Ok(config)
-}
-
-/// Takes tensors for parameters that are there already. Their random values are drawn only when they are looked
-/// at.
-struct Weights<'a> {
-    checkpoint: &'a mut Checkpoint,
-    options: &'a TensorCreationOptions,
-}
-
-impl Weights<'_> {
-    fn vector(&mut self, name: &str, param: &mut Param<Tensor<1>>) -> Result<(), CheckpointError> {
-        let shape = param.lazy_shape().dims::<1>();
-        let tensor = self.checkpoint.take(name, shape, self.options.clone())?;
-        *param = Param::from_tensor(tensor);
-        Ok(())
-    }
-
-    fn matrix(&mut self, name: &str, param: &mut Param<Tensor<2>>) -> Result<(), CheckpointError> {
-        let shape = param.lazy_shape().dims::<2>();
-        let tensor = self.checkpoint.take(name, shape, self.options.clone())?;
-        *param = Param::from_tensor(tensor);
-        Ok(())
-    }
-
-    /// The file has `[d_output, d_input]`, as PyTorch.
-    fn linear(&mut self, name: &str, linear: &mut Linear) -> Result<(), CheckpointError> {
-        let [d_input, d_output] = linear.weight.lazy_shape().dims();
-        let weight: Tensor<2> = self.checkpoint.take(
-            &format!("{name}.weight"),
-            [d_output, d_input],
-            self.options.clone(),
-        )?;
-        // A view would be copied by every product.
-        let (device, dtype) = (weight.device(), weight.dtype());
-        let turned = weight.transpose().into_data();
-        linear.weight = Param::from_tensor(Tensor::from_data(turned, (&device, dtype)));
-        match &mut linear.bias {
-            Some(bias) => self.vector(&format!("{name}.bias"), bias),
-            None => Ok(()),
-        }
-    }
-
-    fn norm(&mut self, name: &str, norm: &mut Norm) -> Result<(), CheckpointError> {
-        let gamma = match norm {
-            Norm::Layer(norm) => &mut norm.gamma,
-            Norm::Rms(norm) => &mut norm.gamma,
-        };
-        self.vector(&format!("{name}.weight"), gamma)
-    }
-
-    fn attention(
-        &mut self,
-        name: &str,
-        layer: &mut MultiHeadAttention,
-    ) -> Result<(), CheckpointError> {
-        self.linear(&format!("{name}_q"), &mut layer.query)?;
-        self.linear(&format!("{name}_k"), &mut layer.key)?;
-        self.linear(&format!("{name}_v"), &mut layer.value)?;
-        self.linear(&format!("{name}_output"), &mut layer.output)
-    }
 }

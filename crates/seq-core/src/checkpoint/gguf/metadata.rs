@@ -17,13 +17,12 @@ const DEEPEST: usize = 8;
 /// getters is a [`WrongField`](CheckpointError::WrongField) that names the file and the key.
 ///
 /// ```no_run
-/// use seq_core::checkpoint::{Checkpoint, GgufMetadata};
+/// use seq_core::checkpoint::Checkpoint;
 ///
-/// let metadata = GgufMetadata::read("model.gguf")?;
+/// let (checkpoint, metadata) = Checkpoint::read_gguf("model.gguf")?;
 /// assert_eq!(metadata.str("general.architecture")?, Some("llama"));
 /// let d_model = metadata.u64("llama.embedding_length")?;
 /// let d_model = d_model.ok_or_else(|| metadata.missing("llama.embedding_length"))?;
-/// let checkpoint = Checkpoint::read("model.gguf")?;
 /// assert_eq!(checkpoint.shape("output_norm.weight"), Some([d_model as usize].as_slice()));
 /// # Ok::<(), seq_core::checkpoint::CheckpointError>(())
 /// ```
@@ -102,7 +101,13 @@ impl GgufValue {
 }
 
 impl GgufMetadata {
-    /// Reads the metadata of a file.
+    pub(super) fn new(file: &Path, values: BTreeMap<String, GgufValue>) -> Self {
+        let file = file.to_path_buf();
+        Self { file, values }
+    }
+
+    /// Reads the metadata of a file; [`Checkpoint::read_gguf`](crate::checkpoint::Checkpoint::read_gguf) gives
+    /// the tensors, too.
     ///
     /// # Errors
     ///
@@ -112,10 +117,7 @@ impl GgufMetadata {
         let file = path.as_ref();
         let header = File::open(file).and_then(|file| read_header(&file));
         let header = header.map_err(|error| io_error(file, error))?;
-        Ok(Self {
-            file: file.to_path_buf(),
-            values: header.metadata,
-        })
+        Ok(Self::new(file, header.metadata))
     }
 
     /// The file.

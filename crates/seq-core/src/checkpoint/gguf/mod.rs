@@ -34,14 +34,18 @@ const ALIGNMENT: u64 = 32;
 /// The most axes that the format knows.
 const MAX_AXES: u32 = 4;
 
-/// All tensors of a file. Each is read, and made floats, when it is asked for.
-pub(super) fn read_gguf(file: &Path) -> Result<BTreeMap<String, Entry>, CheckpointError> {
+/// The metadata and all tensors of a file. Each tensor is read, and made floats, when it is asked for.
+pub(super) fn read_gguf(
+    path: &Path,
+) -> Result<(GgufMetadata, BTreeMap<String, Entry>), CheckpointError> {
     let read = || {
-        let file = File::open(file)?;
+        let file = File::open(path)?;
         let length = file.metadata()?.len();
-        entries(read_header(&file)?, file, length)
+        let header = read_header(&file)?;
+        let entries = entries(&header, file, length)?;
+        Ok((GgufMetadata::new(path, header.metadata), entries))
     };
-    read().map_err(|error| io_error(file, error))
+    read().map_err(|error| io_error(path, error))
 }
 
 /// What a file says of itself before the elements.
@@ -120,7 +124,7 @@ fn read_info(source: &mut Source<'_>) -> io::Result<Info> {
     })
 }
 
-fn entries(header: Header, file: File, file_length: u64) -> io::Result<BTreeMap<String, Entry>> {
+fn entries(header: &Header, file: File, file_length: u64) -> io::Result<BTreeMap<String, Entry>> {
     let alignment = match header.metadata.get("general.alignment") {
         None => ALIGNMENT,
         Some(GgufValue::Unsigned(alignment)) if alignment.is_power_of_two() => *alignment,
@@ -134,10 +138,10 @@ fn entries(header: Header, file: File, file_length: u64) -> io::Result<BTreeMap<
     let file = Arc::new(Mutex::new(file));
     let mut entries = BTreeMap::new();
     let mut extents = Vec::new();
-    for (name, info) in header.tensors {
+    for (name, info) in &header.tensors {
         let format = Format::of(info.format);
         if let Some(format) = &format {
-            let (start, length) = extent(&info, format, begin, alignment, file_length)
+            let (start, length) = extent(info, format, begin, alignment, file_length)
                 .map_err(|error| within(error, format!("tensor `{name}`")))?;
             extents.push((start, start + length, name.clone()));
         }
@@ -192,7 +196,7 @@ fn extent(
 }
 
 /// A tensor whose place in the file has been found right.
-fn entry(info: Info, format: Option<Format>, begin: u64, file: &Arc<Mutex<File>>) -> Entry {
+fn entry(info: &Info, format: Option<Format>, begin: u64, file: &Arc<Mutex<File>>) -> Entry {
     let unreadable = |name: String| Entry {
         shape: info.shape.clone(),
         dtype: Err(name.clone()),
@@ -209,7 +213,7 @@ fn entry(info: Info, format: Option<Format>, begin: u64, file: &Arc<Mutex<File>>
     let (file, start) = (file.clone(), begin + info.offset);
     let num_bytes = format.num_bytes(&info.shape).unwrap_or_default() as usize;
     Entry {
-        shape: info.shape,
+        shape: info.shape.clone(),
         dtype: Ok(dtype),
         bytes: Box::new(move || {
             let mut stored = vec![0; num_bytes];
