@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use model::{MAX_RESIDUES, NumberError, Numberer};
 use seq_core::BackendName;
+use serde_json::Value;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/antibody/data")
@@ -15,10 +16,13 @@ fn folder() -> PathBuf {
 
 #[test]
 fn numbers_are_those_of_the_original() {
+    let golden = fs::read(folder().join("anarcii-encoder-decoder.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
     for backend in BackendName::compiled() {
         let model = Numberer::load(&folder(), &backend.device()).unwrap();
-        let input = model.expected.input.as_str();
-        let symbols = model.expected.greedy_output.split(' ');
+        let input = model.example.as_str();
+        let symbols = golden["expected"]["greedy_output"].as_str().unwrap();
+        let symbols = symbols.split(' ');
         let expected: Vec<&str> = symbols
             .filter(|s| !["<SOS>", "<EOS>"].contains(s))
             .collect();
@@ -34,7 +38,7 @@ fn numbers_are_those_of_the_original() {
 #[test]
 fn a_batch_gives_what_each_gives_alone() {
     let model = Numberer::load(&folder(), &seq_transformer::device()).unwrap();
-    let long = model.expected.input.as_str();
+    let long = model.example.as_str();
     let short = &long[..long.len() - 9];
     let alone = [short, long].map(|sequence| model.number(&[sequence]).unwrap().remove(0));
     assert_eq!(model.number(&[short, long]).unwrap(), alone);
@@ -44,7 +48,7 @@ fn a_batch_gives_what_each_gives_alone() {
 fn odd_sequences() {
     let model = Numberer::load(&folder(), &seq_transformer::device()).unwrap();
     assert!(model.number(&[]).unwrap().is_empty());
-    let input = model.expected.input.as_str();
+    let input = model.example.as_str();
     let lower = input.to_lowercase();
     assert_eq!(
         model.number(&[input]).unwrap(),

@@ -34,7 +34,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/antibody/data");
     let model = Numberer::load(&folder, &seq_transformer::device())?;
     let sequences = match args.sequences.is_empty() {
-        true => vec![model.expected.input.clone()],
+        true => vec![model.example.clone()],
         false => args.sequences,
     };
     let sequences: Vec<&str> = sequences.iter().map(String::as_str).collect();

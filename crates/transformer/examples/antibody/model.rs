@@ -28,15 +28,13 @@ pub struct Numberer {
     model: TransformerSeq2Seq,
     residues: Vec<String>,
     numbers: Vec<String>,
-    /// A sequence, and what the original makes of it.
-    pub expected: Expected,
+    /// A sequence of which it is known what the original makes of it.
+    pub example: String,
 }
 
 #[derive(Deserialize)]
-pub struct Expected {
-    pub input: String,
-    #[allow(dead_code, reason = "the test reads it")]
-    pub greedy_output: String,
+struct Expected {
+    input: String,
 }
 
 #[derive(Deserialize)]
@@ -99,7 +97,7 @@ impl Numberer {
             .model(&description)?,
             residues: description.source_vocab,
             numbers: description.target_vocab,
-            expected: description.expected,
+            example: description.expected.input,
         })
     }
 
