@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use burn::module::Param;
-use burn::nn::Linear;
-use burn::tensor::{Device, Tensor};
-use seq_core::blocks::Norm;
+use burn::tensor::Device;
+use seq_core::checkpoint::{Parameters, Stored};
 use seq_core::models::Sampler;
 use seq_transformer::{
     Activation, Checkpoint, CheckpointError, DecoderBlockConfig, DecoderConfig, EncoderConfig,
@@ -190,38 +188,44 @@ impl Weights<'_> {
         .with_target_positions(positions)
         .init(self.device);
 
-        self.matrix(
-            "encoder.tok_embedding.weight",
-            &mut model.source_embedding.weight,
-        )?;
+        let mut all = Parameters::new();
+        let embedding = Stored::Matrix(&mut model.source_embedding.weight);
+        all.push("encoder.tok_embedding.weight", embedding);
         if let Some(embedding) = &mut model.target_embedding {
-            self.matrix("decoder.tok_embedding.weight", &mut embedding.weight)?;
+            let embedding = Stored::Matrix(&mut embedding.weight);
+            all.push("decoder.tok_embedding.weight", embedding);
         }
         let tables = [&mut model.source_positions, &mut model.target_positions];
         for (side, positions) in ["encoder", "decoder"].into_iter().zip(tables) {
             if let Some(table) = positions.as_mut().and_then(|p| p.weight.as_mut()) {
-                self.matrix(&format!("{side}.pos_embedding.weight"), table)?;
+                all.push(
+                    format!("{side}.pos_embedding.weight"),
+                    Stored::Matrix(table),
+                );
             }
         }
         for (layer, block) in model.encoder.blocks.iter_mut().enumerate() {
             let name = |part: &str| format!("encoder.layers.{layer}.{part}");
             self.attention(&name("self_attention"), &mut block.attention)?;
-            self.norm(&name("self_attn_layer_norm"), &mut block.attention_norm)?;
-            self.mlp(&name("positionwise_feedforward"), &mut block.feed_forward)?;
-            self.norm(&name("ff_layer_norm"), &mut block.feed_forward_norm)?;
+            all.norm(&name("self_attn_layer_norm"), &mut block.attention_norm);
+            let feed_forward = &mut block.feed_forward;
+            mlp(&mut all, &name("positionwise_feedforward"), feed_forward);
+            all.norm(&name("ff_layer_norm"), &mut block.feed_forward_norm);
         }
         for (layer, block) in model.decoder.blocks.iter_mut().enumerate() {
             let name = |part: &str| format!("decoder.layers.{layer}.{part}");
             self.attention(&name("self_attention"), &mut block.attention)?;
-            self.norm(&name("self_attn_layer_norm"), &mut block.attention_norm)?;
+            all.norm(&name("self_attn_layer_norm"), &mut block.attention_norm);
             self.attention(&name("encoder_attention"), &mut block.cross_attention)?;
-            self.norm(&name("enc_attn_layer_norm"), &mut block.cross_norm)?;
-            self.mlp(&name("positionwise_feedforward"), &mut block.feed_forward)?;
-            self.norm(&name("ff_layer_norm"), &mut block.feed_forward_norm)?;
+            all.norm(&name("enc_attn_layer_norm"), &mut block.cross_norm);
+            let feed_forward = &mut block.feed_forward;
+            mlp(&mut all, &name("positionwise_feedforward"), feed_forward);
+            all.norm(&name("ff_layer_norm"), &mut block.feed_forward_norm);
         }
         if let Some(head) = &mut model.head {
-            self.map("decoder.fc_out", head)?;
+            all.linear("decoder.fc_out", head);
         }
+        all.take(&mut self.checkpoint, self.device)?;
         self.checkpoint.finish()?;
         Ok(model)
     }
@@ -238,46 +242,11 @@ impl Weights<'_> {
         *layer = MultiHeadAttention::from_checkpoint(weights, &config, self.device)?;
         Ok(())
     }
+}
 
-    fn norm(&mut self, name: &str, norm: &mut Norm) -> Result<(), CheckpointError> {
-        if let Norm::Layer(norm) = norm {
-            self.vector(&format!("{name}.weight"), &mut norm.gamma)?;
-            if let Some(bias) = &mut norm.beta {
-                self.vector(&format!("{name}.bias"), bias)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn mlp(&mut self, name: &str, mlp: &mut Mlp) -> Result<(), CheckpointError> {
-        if let Mlp::Dense(layer) = mlp {
-            self.map(&format!("{name}.fc_1"), &mut layer.input)?;
-            self.map(&format!("{name}.fc_2"), &mut layer.output)?;
-        }
-        Ok(())
-    }
-
-    fn map(&mut self, name: &str, map: &mut Linear) -> Result<(), CheckpointError> {
-        let [input, output] = map.weight.dims();
-        let shape = [output, input];
-        let name_of = |part: &str| format!("{name}.{part}");
-        let weight: Tensor<2> = self
-            .checkpoint
-            .take(&name_of("weight"), shape, self.device)?;
-        map.weight = Param::from_tensor(weight.transpose());
-        match &mut map.bias {
-            Some(bias) => self.vector(&name_of("bias"), bias),
-            None => Ok(()),
-        }
-    }
-
-    fn matrix(&mut self, name: &str, param: &mut Param<Tensor<2>>) -> Result<(), CheckpointError> {
-        *param = Param::from_tensor(self.checkpoint.take(name, param.dims(), self.device)?);
-        Ok(())
-    }
-
-    fn vector(&mut self, name: &str, param: &mut Param<Tensor<1>>) -> Result<(), CheckpointError> {
-        *param = Param::from_tensor(self.checkpoint.take(name, param.dims(), self.device)?);
-        Ok(())
+fn mlp<'a>(all: &mut Parameters<'a>, name: &str, mlp: &'a mut Mlp) {
+    if let Mlp::Dense(layer) = mlp {
+        all.linear(&format!("{name}.fc_1"), &mut layer.input);
+        all.linear(&format!("{name}.fc_2"), &mut layer.output);
     }
 }
