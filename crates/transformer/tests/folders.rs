@@ -128,7 +128,8 @@ fn what_is_saved_is_loaded() {
 #[test]
 fn what_no_family_has_is_not_saved() {
     let device = seq_transformer::device();
-    let cases: [(&str, TransformerLmConfig); 5] = [
+    let factors = vec![1.0, 2.0];
+    let cases: [(&str, TransformerLmConfig); 6] = [
         (
             "softcap",
             llama(|block| block.attention.softcap = Some(1.0)),
@@ -143,6 +144,7 @@ fn what_no_family_has_is_not_saved() {
             }),
         ),
         ("rotary", llama(|block| block.attention.rotary = None)),
+        ("scaling", scaled(RotaryScaling::Factors { factors })),
     ];
     for (option, config) in cases {
         let folder = tempfile::tempdir().unwrap();

@@ -6,10 +6,11 @@ mod tokenizer;
 mod writer;
 
 use std::collections::BTreeSet;
+use std::f64::consts::PI;
 
-use burn::tensor::{Int, Tensor, Tolerance};
+use burn::tensor::{Int, Tensor, TensorData, Tolerance};
 use seq_core::checkpoint::GgufMetadata;
-use seq_transformer::{CheckpointError, TransformerLm, load_gguf};
+use seq_transformer::{CheckpointError, RotaryScaling, TransformerLm, load_gguf};
 use serde_json::Value;
 use writer::{Writer, text};
 
@@ -18,6 +19,9 @@ const D_HIDDEN: usize = 12;
 const HEADS: usize = 2;
 const D_HEAD: usize = 4;
 const VOCABULARY: usize = 11;
+/// How long the sequences of the training were.
+const TRAINED: usize = 64;
+const BASE: f64 = 100.0;
 
 /// The sizes of a small model.
 fn sizes(architecture: &str) -> Writer {
@@ -29,9 +33,9 @@ fn sizes(architecture: &str) -> Writer {
         .u32(&key("block_count"), 1)
         .u32(&key("attention.head_count"), HEADS as u32)
         .u32(&key("attention.head_count_kv"), 1)
-        .u32(&key("context_length"), 64)
+        .u32(&key("context_length"), TRAINED as u32)
         .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5)
-        .f32(&key("rope.freq_base"), 100.0)
+        .f32(&key("rope.freq_base"), BASE as f32)
 }
 
 /// Numbers between -1 and 1 that look random.
@@ -53,14 +57,13 @@ fn interleave(rows: &[f32], heads: usize) -> Vec<f32> {
     all
 }
 
+fn bytes(values: &[f32]) -> Vec<u8> {
+    let values = values.iter();
+    values.flat_map(|value| value.to_le_bytes()).collect()
+}
+
 /// A model whose weights depend on `interleaved` in their order alone.
 fn model(writer: Writer, interleaved: bool) -> Writer {
-    let bytes = |values: &[f32]| -> Vec<u8> {
-        values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect()
-    };
     let kv = D_HEAD;
     let matrices = [
         ("token_embd", VOCABULARY, D_MODEL),
@@ -97,6 +100,10 @@ fn model(writer: Writer, interleaved: bool) -> Writer {
     writer
 }
 
+fn llama() -> Writer {
+    model(sizes("llama"), true)
+}
+
 fn load(writer: &Writer) -> Result<TransformerLm, CheckpointError> {
     let folder = tempfile::tempdir().unwrap();
     let file = writer.write(folder.path());
@@ -106,7 +113,7 @@ fn load(writer: &Writer) -> Result<TransformerLm, CheckpointError> {
 /// The rows of `llama` are reordered so that neighbours turn together, those of `qwen2` are not.
 #[test]
 fn order_of_rows_goes_with_the_rotation() {
-    let llama = load(&model(sizes("llama"), true)).unwrap();
+    let llama = load(&llama()).unwrap();
     let qwen2 = load(&model(sizes("qwen2"), false)).unwrap();
     let wrong = load(&model(sizes("llama"), false)).unwrap();
     let ids = || Tensor::<2, Int>::from_data([[3, 1, 4, 1, 5]], &seq_transformer::device());
@@ -119,6 +126,76 @@ fn order_of_rows_goes_with_the_rotation() {
     assert!(difference.abs().max().into_scalar::<f32>() > 1e-2);
 }
 
+fn with_factors(writer: Writer, factors: &[f32]) -> Writer {
+    let shape = [factors.len() as u64];
+    writer.tensor("rope_freqs.weight", &shape, 0, &bytes(factors))
+}
+
+/// The logits of a text as long as those of the training.
+fn logits(model: &TransformerLm) -> TensorData {
+    let ids: Vec<i64> = (0..TRAINED as i64).map(|i| i % VOCABULARY as i64).collect();
+    let ids = TensorData::new(ids, [1, TRAINED]);
+    let ids = Tensor::<2, Int>::from_data(ids, &seq_transformer::device());
+    model.forward(ids, None).0.into_data()
+}
+
+/// What a file gives is what the model without scaled positions gives once they are scaled.
+fn assert_scaled(writer: &Writer, scaling: RotaryScaling) {
+    let mut expected = load(&llama()).unwrap();
+    let plain = logits(&expected);
+    for block in &mut expected.layer.blocks {
+        let rotary = block.attention.rotary.take().unwrap().config().clone();
+        block.attention.rotary = Some(rotary.with_scaling(Some(scaling.clone())).init());
+    }
+    let expected = logits(&expected);
+    assert_ne!(expected, plain);
+    // The factors of a file are of single precision.
+    logits(&load(writer).unwrap()).assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+}
+
+/// As llama.cpp's converter computes them.
+#[test]
+fn factors_of_llama_3_are_its_scaling() {
+    let (factor, low_freq_factor, high_freq_factor) = (8.0, 1.0, 4.0);
+    // Pairs that are fast, in between, and slow.
+    for length in [120, 30, 16] {
+        let factors = [1.0, BASE.powf(-0.5)].map(|angle| {
+            let (wave, original) = (2.0 * PI / angle, length as f64);
+            let smooth = (original / wave - low_freq_factor) / (high_freq_factor - low_freq_factor);
+            let factor = if wave < original / high_freq_factor {
+                1.0
+            } else if wave > original / low_freq_factor {
+                factor
+            } else {
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            };
+            factor as f32
+        });
+        let scaling = RotaryScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions: length,
+        };
+        assert_scaled(&with_factors(llama(), &factors), scaling);
+    }
+}
+
+#[test]
+fn scaling_by_keys() {
+    let factor = || llama().f32("llama.rope.scaling.factor", 4.0);
+    let typed = |kind: &str| factor().string("llama.rope.scaling.type", kind);
+    let linear = RotaryScaling::Linear { factor: 4.0 };
+    // As in llama.cpp, a factor alone is a linear one.
+    assert_scaled(&factor(), linear.clone());
+    assert_scaled(&typed("linear"), linear);
+    let yarn = typed("yarn").u32("llama.rope.scaling.original_context_length", 16);
+    assert_scaled(&yarn, RotaryScaling::yarn(4.0, 16));
+    assert_scaled(&typed("yarn"), RotaryScaling::yarn(4.0, TRAINED));
+    let none = load(&typed("none")).unwrap();
+    assert_eq!(logits(&none), logits(&load(&llama()).unwrap()));
+}
+
 #[test]
 fn what_is_not_honoured_is_an_error_that_names_the_key() {
     let cases = [
@@ -127,12 +204,20 @@ fn what_is_not_honoured_is_an_error_that_names_the_key() {
             "field `general.architecture`: it is `gemma3`, known are `llama` and `qwen2`",
         ),
         (
-            model(sizes("llama"), true).f32("llama.rope.scaling.factor", 2.0),
-            "field `llama.rope.scaling.factor`: it would not be honoured",
+            llama().f32("llama.rope.scaling.attn_factor", 2.0),
+            "field `llama.rope.scaling.attn_factor`: it would not be honoured",
         ),
         (
-            model(sizes("llama"), true).string("llama.rope.scaling.type", "yarn"),
-            "field `llama.rope.scaling.type`: it is `yarn`, known is `none`",
+            llama().string("llama.rope.scaling.type", "longrope"),
+            "field `llama.rope.scaling.type`: it is `longrope`, known are `none`, `linear` and `yarn`",
+        ),
+        (
+            llama().string("llama.rope.scaling.type", "yarn"),
+            "field `llama.rope.scaling.factor`: it is not there",
+        ),
+        (
+            llama().f32("llama.rope.scaling.factor", -2.0),
+            "field `llama.rope.scaling.factor`: factor must be positive and finite, is -2",
         ),
         (
             Writer::default().string("general.architecture", "llama"),
@@ -140,7 +225,20 @@ fn what_is_not_honoured_is_an_error_that_names_the_key() {
         ),
         (sizes("llama"), "no tensor `token_embd.weight`"),
         (
-            model(sizes("llama"), true).tensor("rope_freqs.weight", &[2], 0, &[0; 8]),
+            with_factors(llama(), &[1.0, 0.0]),
+            "field `rope_freqs.weight`: factors must be positive and finite, is 0",
+        ),
+        (
+            with_factors(llama(), &[1.0]),
+            "tensor `rope_freqs.weight` has shape [1], expected [2]",
+        ),
+        (
+            with_factors(llama(), &[1.0, 2.0]).f32("llama.rope.scaling.factor", 2.0),
+            "field `llama.rope.scaling.factor`: beside `rope_freqs.weight` it would not be honoured",
+        ),
+        // llama.cpp does not know them there.
+        (
+            with_factors(model(sizes("qwen2"), false), &[1.0, 2.0]),
             "tensors that the module does not have: `rope_freqs.weight`",
         ),
     ];

@@ -395,6 +395,9 @@ fn impossible_options_are_named() {
         high_freq_factor,
         original_max_positions: 8192,
     };
+    let factors = |factors: &[f64]| RotaryScaling::Factors {
+        factors: factors.to_vec(),
+    };
     for (config, expected) in [
         (
             RotaryConfig::new(7),
@@ -420,11 +423,34 @@ fn impossible_options_are_named() {
             scaled(llama3(1.0)),
             "high_freq_factor must be above low_freq_factor, is 1",
         ),
+        (
+            scaled(factors(&[1.0; 8])),
+            "factors must be as many as pairs that turn, is 8",
+        ),
+        (
+            scaled(factors(&[1.0, 1.0, 0.0, 1.0])),
+            "factors must be positive and finite, is 0",
+        ),
     ] {
         let error = config.validate().expect_err(expected);
         assert_eq!(error.to_string(), expected);
     }
     assert_eq!(scaled(llama3(4.0)).validate(), Ok(()));
+}
+
+#[test]
+fn each_pair_has_its_factor() {
+    let factors = vec![1.0, 2.0, 8.0];
+    let config = RotaryConfig::new(8).with_d_rotary(Some(6));
+    let plain = config.clone().init();
+    let scaled = config.with_scaling(Some(RotaryScaling::Factors {
+        factors: factors.clone(),
+    }));
+    let pairs = plain.frequencies(1).into_owned().into_iter().zip(factors);
+    let expected: Vec<f64> = pairs.map(|(angle, factor)| angle / factor).collect();
+    assert_eq!(scaled.init().frequencies(1).as_ref(), expected);
+    let text = serde_json::to_string(&scaled).unwrap();
+    assert_eq!(serde_json::from_str::<RotaryConfig>(&text).unwrap(), scaled);
 }
 
 /// At sizes around those of a register, in place and not, forward and backward.

@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use burn::tensor::TensorCreationOptions;
+use burn::tensor::{DType, Device, TensorCreationOptions};
 use seq_core::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, Parameters, Stored};
 
 use super::{TransformerLm, TransformerLmConfig};
 use crate::{
     Activation, FeedForwardConfig, Mlp, MultiHeadAttentionConfig, NormConfig, RotaryConfig,
-    TransformerBlockConfig, TransformerConfig,
+    RotaryScaling, TransformerBlockConfig, TransformerConfig,
 };
 
 /// The keys of an architecture that are honoured, or make no difference to what is computed.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 17] = [
     "attention.head_count",
     "attention.head_count_kv",
     "attention.key_length",
@@ -24,10 +24,16 @@ const KNOWN: [&str; 14] = [
     "feed_forward_length",
     "rope.dimension_count",
     "rope.freq_base",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned",
+    "rope.scaling.original_context_length",
     "rope.scaling.type",
     "tensor_data_layout",
     "vocab_size",
 ];
+
+/// What the angle of each pair is divided by, in files of Llama 3.
+const FACTORS: &str = "rope_freqs.weight";
 
 /// Loads a model from a GGUF file of llama.cpp, of the architecture `llama` or `qwen2`. Quantised weights become
 /// floats.
@@ -37,7 +43,8 @@ const KNOWN: [&str; 14] = [
 ///
 /// llama.cpp's converter reorders the rows of the queries and keys of `llama` so that neighbours turn together;
 /// the model has [`interleaved`](RotaryConfig::interleaved) rotary positions to match. Those of `qwen2` stand as
-/// Hugging Face has them.
+/// Hugging Face has them. Positions may be scaled as `linear` or `yarn`, or by factors in `rope_freqs.weight`, as
+/// Llama 3's are.
 ///
 /// # Errors
 ///
@@ -62,7 +69,7 @@ pub fn load_gguf(
 ) -> Result<(TransformerLm, TransformerLmConfig, GgufMetadata), CheckpointError> {
     let options = options.into();
     let (mut checkpoint, metadata) = Checkpoint::read_gguf(path)?;
-    let config = read_config(&metadata, &checkpoint)?;
+    let config = read_config(&metadata, &mut checkpoint, &options.device)?;
     let mut model = config.init(&options.device);
     named(&mut model).take(&mut checkpoint, options)?;
     checkpoint.finish()?;
@@ -100,14 +107,91 @@ fn named(model: &mut TransformerLm) -> Parameters<'_> {
     all
 }
 
-/// What the metadata says, and the tensors that are there.
+/// The keys of an architecture.
+struct Keys<'a> {
+    metadata: &'a GgufMetadata,
+    architecture: &'a str,
+}
+
+impl<'a> Keys<'a> {
+    /// With an error for a key that would change the computation and is not honoured.
+    fn new(metadata: &'a GgufMetadata, architecture: &'a str) -> Result<Self, CheckpointError> {
+        for key in metadata.keys() {
+            let rest = key.strip_prefix(architecture);
+            let rest = rest.and_then(|rest| rest.strip_prefix('.'));
+            if rest.is_some_and(|rest| !KNOWN.contains(&rest)) {
+                return Err(metadata.wrong(key, "it would not be honoured"));
+            }
+        }
+        Ok(Self {
+            metadata,
+            architecture,
+        })
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    fn wrong(&self, key: &str, reason: impl ToString) -> CheckpointError {
+        self.metadata.wrong(&self.full(key), reason)
+    }
+
+    fn missing(&self, key: &str) -> CheckpointError {
+        self.metadata.missing(&self.full(key))
+    }
+
+    fn optional_size(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
+        let size = self.metadata.u64(&self.full(key))?;
+        size.map(|size| usize::try_from(size).map_err(|_| self.wrong(key, "out of range")))
+            .transpose()
+    }
+
+    fn size(&self, key: &str) -> Result<usize, CheckpointError> {
+        self.optional_size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    fn optional_float(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
+        self.metadata.f64(&self.full(key))
+    }
+
+    fn float(&self, key: &str) -> Result<f64, CheckpointError> {
+        self.optional_float(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// What the keys say of longer sequences. As in llama.cpp, a factor without a type is a linear one.
+    fn scaling(&self) -> Result<Option<RotaryScaling>, CheckpointError> {
+        let kind = self.metadata.str(&self.full("rope.scaling.type"))?;
+        Ok(match kind.unwrap_or("linear") {
+            "none" => None,
+            "linear" => {
+                let factor = self.optional_float("rope.scaling.factor")?;
+                factor.map(|factor| RotaryScaling::Linear { factor })
+            }
+            "yarn" => {
+                let original = self.optional_size("rope.scaling.original_context_length")?;
+                let original = original.map_or_else(|| self.size("context_length"), Ok)?;
+                Some(RotaryScaling::yarn(
+                    self.float("rope.scaling.factor")?,
+                    original,
+                ))
+            }
+            other => {
+                let reason = format!("it is `{other}`, known are `none`, `linear` and `yarn`");
+                return Err(self.wrong("rope.scaling.type", reason));
+            }
+        })
+    }
+}
+
+/// What the metadata says, and the tensors that are there. Takes those that are no parameters.
 fn read_config(
     metadata: &GgufMetadata,
-    checkpoint: &Checkpoint,
+    checkpoint: &mut Checkpoint,
+    device: &Device,
 ) -> Result<TransformerLmConfig, CheckpointError> {
-    let required = |key: &str| metadata.missing(key);
     let architecture = metadata.str("general.architecture")?;
-    let architecture = architecture.ok_or_else(|| required("general.architecture"))?;
+    let architecture = architecture.ok_or_else(|| metadata.missing("general.architecture"))?;
     let interleaved = match architecture {
         "llama" => true,
         "qwen2" => false,
@@ -116,73 +200,82 @@ fn read_config(
             return Err(metadata.wrong("general.architecture", reason));
         }
     };
-    let full = |key: &str| format!("{architecture}.{key}");
-    let below = metadata.keys().filter_map(|key| {
-        let rest = key.strip_prefix(architecture)?.strip_prefix('.')?;
-        Some((key, rest))
-    });
-    for (key, rest) in below {
-        if !KNOWN.contains(&rest) {
-            return Err(metadata.wrong(key, "it would not be honoured"));
-        }
-    }
-    let scaling = full("rope.scaling.type");
-    if let Some(kind) = metadata.str(&scaling)?
-        && kind != "none"
-    {
-        return Err(metadata.wrong(&scaling, format!("it is `{kind}`, known is `none`")));
-    }
-    let optional_size = |key: &str| -> Result<Option<usize>, CheckpointError> {
-        let key = full(key);
-        let size = metadata.u64(&key)?;
-        size.map(|size| usize::try_from(size).map_err(|_| metadata.wrong(&key, "out of range")))
-            .transpose()
-    };
-    let size = |key: &str| optional_size(key)?.ok_or_else(|| metadata.missing(&full(key)));
-
-    let (d_model, num_heads) = (size("embedding_length")?, size("attention.head_count")?);
+    let keys = Keys::new(metadata, architecture)?;
+    let d_model = keys.size("embedding_length")?;
+    let num_heads = keys.size("attention.head_count")?;
     if num_heads == 0 {
-        return Err(metadata.wrong(&full("attention.head_count"), "it is 0"));
+        return Err(keys.wrong("attention.head_count", "it is 0"));
     }
-    let num_kv_heads = optional_size("attention.head_count_kv")?.unwrap_or(num_heads);
-    let d_head = optional_size("attention.key_length")?.unwrap_or(d_model / num_heads);
-    if let Some(width) = optional_size("attention.value_length")?
+    let num_kv_heads = keys.optional_size("attention.head_count_kv")?;
+    let d_head = keys.optional_size("attention.key_length")?;
+    let d_head = d_head.unwrap_or(d_model / num_heads);
+    if let Some(width) = keys.optional_size("attention.value_length")?
         && width != d_head
     {
         let reason = format!("it is {width}, keys have {d_head}");
-        return Err(metadata.wrong(&full("attention.value_length"), reason));
+        return Err(keys.wrong("attention.value_length", reason));
     }
-    let epsilon_key = full("attention.layer_norm_rms_epsilon");
-    let epsilon = metadata.f64(&epsilon_key)?;
-    let epsilon = epsilon.ok_or_else(|| required(&epsilon_key))?;
-    let base = metadata.f64(&full("rope.freq_base"))?.unwrap_or(10000.0);
+    let epsilon = keys.float("attention.layer_norm_rms_epsilon")?;
+    let base = keys.optional_float("rope.freq_base")?.unwrap_or(10000.0);
     let rotary = RotaryConfig::new(d_head)
         .with_base(base)
-        .with_d_rotary(optional_size("rope.dimension_count")?)
+        .with_d_rotary(keys.optional_size("rope.dimension_count")?)
         .with_interleaved(interleaved);
+    let rotary = with_scaling(rotary, &keys, checkpoint, device)?;
     let has = |name: &str| checkpoint.shape(name).is_some();
     let attention = MultiHeadAttentionConfig::new(d_model, num_heads)
-        .with_num_kv_heads(Some(num_kv_heads))
+        .with_num_kv_heads(Some(num_kv_heads.unwrap_or(num_heads)))
         .with_head_width(Some(d_head))
         .with_bias(has("blk.0.attn_q.bias"))
         .with_output_bias(has("blk.0.attn_output.bias"))
         .with_rotary(Some(rotary));
-    let feed_forward = FeedForwardConfig::new(d_model, size("feed_forward_length")?)
+    let feed_forward = FeedForwardConfig::new(d_model, keys.size("feed_forward_length")?)
         .with_activation(Activation::Silu)
         .with_gated(true)
         .with_bias(has("blk.0.ffn_up.bias"));
     let block = TransformerBlockConfig::new(attention, feed_forward.into())
         .with_norm(NormConfig::Rms { epsilon });
-    let transformer = TransformerConfig::new(size("block_count")?, block);
+    let transformer = TransformerConfig::new(keys.size("block_count")?, block);
     // Older files do not have the number of symbols.
     let vocab_size = match checkpoint.shape("token_embd.weight") {
         Some([vocab_size, _]) => *vocab_size,
-        _ => size("vocab_size")?,
+        _ => keys.size("vocab_size")?,
     };
     let config = TransformerLmConfig::new(vocab_size, transformer)
         .with_tied_embeddings(!has("output.weight"));
-    config
-        .validate()
-        .map_err(|error| metadata.wrong(&format!("{architecture}.*"), error))?;
+    let valid = config.validate();
+    valid.map_err(|error| keys.wrong("*", error))?;
     Ok(config)
+}
+
+/// Scales by the keys, or by the factors that a file of Llama 3 has in a tensor; llama.cpp looks at it in `llama`
+/// alone.
+fn with_scaling(
+    rotary: RotaryConfig,
+    keys: &Keys<'_>,
+    checkpoint: &mut Checkpoint,
+    device: &Device,
+) -> Result<RotaryConfig, CheckpointError> {
+    let mut scaling = keys.scaling()?;
+    if keys.architecture == "llama" && checkpoint.shape(FACTORS).is_some() {
+        if scaling.is_some() {
+            let reason = format!("beside `{FACTORS}` it would not be honoured");
+            return Err(keys.wrong("rope.scaling.factor", reason));
+        }
+        let pairs = rotary.d_rotary.unwrap_or(rotary.d_head) / 2;
+        let factors = checkpoint.take::<1>(FACTORS, [pairs], (device, DType::F32))?;
+        let factors = factors.into_data().iter::<f64>().collect();
+        scaling = Some(RotaryScaling::Factors { factors });
+    }
+    let rotary = rotary.with_scaling(scaling);
+    let valid = rotary.validate();
+    valid.map_err(|error| match error.option {
+        "factors" => keys.metadata.wrong(FACTORS, error),
+        "factor" => keys.wrong("rope.scaling.factor", error),
+        "original_max_positions" => keys.wrong("rope.scaling.original_context_length", error),
+        "base" => keys.wrong("rope.freq_base", error),
+        "d_rotary" => keys.wrong("rope.dimension_count", error),
+        _ => keys.wrong("*", error),
+    })?;
+    Ok(rotary)
 }

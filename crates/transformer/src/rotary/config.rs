@@ -41,7 +41,7 @@ pub struct RotaryConfig {
 }
 
 /// How rotary positions reach beyond the sequences of the training, under the names of Hugging Face's
-/// `rope_type`; its `modeling_rope_utils.py` is the reference code of all.
+/// `rope_type`, but for [`Factors`](RotaryScaling::Factors); its `modeling_rope_utils.py` is the reference code.
 ///
 /// Factors are positive; they say how many times as long sequences become.
 ///
@@ -51,7 +51,7 @@ pub struct RotaryConfig {
 /// let config = RotaryConfig::new(64).with_scaling(Some(RotaryScaling::yarn(4.0, 32768)));
 /// assert!((config.init().attention_factor() - 1.1386).abs() < 1e-4);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum RotaryScaling {
     /// All positions are divided by the factor (Chen et al. 2023, <https://arxiv.org/abs/2306.15595>).
     Linear {
@@ -101,6 +101,11 @@ pub enum RotaryScaling {
         high_freq_factor: f64,
         /// The length of the sequences of the training.
         original_max_positions: usize,
+    },
+    /// The angle of each pair is divided by a factor of its own, as llama.cpp's files have it for Llama 3.
+    Factors {
+        /// One for each of the `d_rotary / 2` pairs.
+        factors: Vec<f64>,
     },
 }
 
@@ -195,6 +200,11 @@ impl RotaryConfig {
                 let expected = "above low_freq_factor";
                 ConfigError::unless(fits, "high_freq_factor", expected, high_freq_factor)
             }
+            Some(RotaryScaling::Factors { factors: ref all }) => {
+                let fits = all.len() == width / 2;
+                ConfigError::unless(fits, "factors", "as many as pairs that turn", all.len())?;
+                factors(all.iter().map(|&factor| ("factors", factor)))
+            }
         }
     }
 
@@ -268,6 +278,10 @@ impl RotaryConfig {
                     angle / factor * (1.0 - fast) + angle * fast
                 })
                 .collect(),
+            Some(RotaryScaling::Factors { ref factors }) => {
+                let angles = plain.zip(factors);
+                angles.map(|(angle, factor)| angle / factor).collect()
+            }
         }
     }
 

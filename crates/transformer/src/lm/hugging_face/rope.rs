@@ -94,7 +94,8 @@ pub(super) fn fraction(config: &RotaryConfig) -> f64 {
 /// Adds what [`Defaults::read`] reads, as versions before 5 and since have it.
 pub(super) fn write(config: &RotaryConfig, fields: &mut Value) {
     let scaling = match config.scaling {
-        None => json!({"rope_type": "default"}),
+        // Of factors Hugging Face knows nothing.
+        None | Some(RotaryScaling::Factors { .. }) => json!({"rope_type": "default"}),
         Some(RotaryScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
         Some(RotaryScaling::DynamicNtk {
             factor,
