@@ -1,10 +1,9 @@
 //! What must always hold of the state-space dual scan.
 
-mod random;
-
 use burn::tensor::{DType, Tensor};
 use proptest::prelude::*;
-use random::{Random, cpu_devices, differentiate, error};
+use seq_core::testing::random::{Random, differentiate, error};
+use seq_core::testing::recurrent::cpu_devices;
 use seq_mamba::{Lengths, Projection, SelectiveScan, Ssd, SsdDecay, StepSize};
 
 /// Which parts a scan has, and how large it is.

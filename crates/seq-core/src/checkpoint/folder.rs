@@ -127,7 +127,10 @@ impl ConfigFile {
     ///
     /// When there is no such file, or it is not an object in JSON.
     pub fn read_folder(folder: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let file = folder.as_ref().join("config.json");
+        Self::read(folder.as_ref().join("config.json"))
+    }
+
+    fn read(file: PathBuf) -> Result<Self, CheckpointError> {
         let text = fs::read_to_string(&file).map_err(|source| CheckpointError::Io {
             file: file.clone(),
             source,
@@ -261,6 +264,47 @@ impl ConfigFile {
     }
 }
 
+/// The symbols at which a model of a folder ends a text: `eos_token_id`, one or several, of
+/// `generation_config.json` or, where that is not there or does not say, of `config.json`. None where neither does.
+///
+/// ```
+/// use seq_core::checkpoint::eos_token_ids;
+///
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("config.json"), r#"{"eos_token_id": 2}"#)?;
+/// assert_eq!(eos_token_ids(&folder)?, [2]);
+/// std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": [2, 7]}"#)?;
+/// assert_eq!(eos_token_ids(&folder)?, [2, 7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// When `config.json` is missing, a file is no object in JSON, or its field holds something else, naming both.
+pub fn eos_token_ids(folder: impl AsRef<Path>) -> Result<Vec<u32>, CheckpointError> {
+    let folder = folder.as_ref();
+    let generation = folder.join("generation_config.json");
+    if generation.exists()
+        && let Some(ids) = take_ids(ConfigFile::read(generation)?, "eos_token_id")?
+    {
+        return Ok(ids);
+    }
+    let ids = take_ids(ConfigFile::read_folder(folder)?, "eos_token_id")?;
+    Ok(ids.unwrap_or_default())
+}
+
+/// One symbol, or a list of them.
+fn take_ids(mut file: ConfigFile, field: &str) -> Result<Option<Vec<u32>>, CheckpointError> {
+    let ids = match file.take(field)? {
+        None => return Ok(None),
+        Some(Value::Array(ids)) => ids,
+        Some(id) => vec![id],
+    };
+    let ids = ids.into_iter().map(serde_json::from_value);
+    let ids: Result<Vec<u32>, _> = ids.collect();
+    ids.map(Some).map_err(|error| file.wrong(field, error))
+}
+
 /// What Python's writers make of infinity: the bare word, and of late an object.
 fn number(value: &Value) -> Option<f64> {
     let word = match value {
@@ -294,4 +338,70 @@ fn quote_constants(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a folder with these files says, of which the second need not be there.
+    fn ends(config: &str, generation: Option<&str>) -> Result<Vec<u32>, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name, text| fs::write(folder.path().join(name), text).expect("a file");
+        write("config.json", config);
+        if let Some(text) = generation {
+            write("generation_config.json", text);
+        }
+        eos_token_ids(&folder).map_err(|error| {
+            let folder = format!("{}/", folder.path().display());
+            error.to_string().replace(&folder, "")
+        })
+    }
+
+    #[test]
+    fn a_text_ends_at_one_symbol_at_several_or_never() {
+        assert_eq!(ends(r#"{"vocab_size": 9}"#, None), Ok(vec![]));
+        assert_eq!(ends(r#"{"eos_token_id": null}"#, None), Ok(vec![]));
+        assert_eq!(ends(r#"{"eos_token_id": 0}"#, None), Ok(vec![0]));
+        assert_eq!(ends(r#"{"eos_token_id": [5, 3]}"#, None), Ok(vec![5, 3]));
+    }
+
+    #[test]
+    fn the_file_for_generation_comes_first() {
+        let config = r#"{"eos_token_id": 1}"#;
+        assert_eq!(
+            ends(config, Some(r#"{"eos_token_id": [2, 3]}"#)),
+            Ok(vec![2, 3])
+        );
+        assert_eq!(ends(config, Some(r#"{"temperature": 0.6}"#)), Ok(vec![1]));
+        assert_eq!(ends("{}", Some(r#"{"eos_token_id": 2}"#)), Ok(vec![2]));
+    }
+
+    #[test]
+    fn what_is_no_symbol_is_named() {
+        for value in [
+            "-1",
+            "4294967296",
+            "1.5",
+            "\"</s>\"",
+            "true",
+            "{}",
+            "[1, [2]]",
+        ] {
+            let text = format!("{{\"eos_token_id\": {value}}}");
+            let error = ends(&text, None).unwrap_err();
+            let names = "config.json: field `eos_token_id`: ";
+            assert!(error.starts_with(names), "{value}: {error}");
+            let error = ends("{}", Some(&text)).unwrap_err();
+            assert!(
+                error.starts_with(&format!("generation_{names}")),
+                "{value}: {error}"
+            );
+        }
+        let error = ends("{}", Some("[1]")).unwrap_err();
+        assert!(
+            error.starts_with("generation_config.json: damaged"),
+            "{error}"
+        );
+    }
 }

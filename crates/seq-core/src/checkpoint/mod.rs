@@ -59,7 +59,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Tensor, TensorCreationOptions, TensorData};
 
 pub use error::CheckpointError;
-pub use folder::ConfigFile;
+pub use folder::{ConfigFile, eos_token_ids};
 pub use gguf::{GgufMetadata, GgufValue};
 pub use stored::{Parameters, Stored};
 pub use writer::{replace_file, write_safetensors};

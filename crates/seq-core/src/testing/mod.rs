@@ -1,14 +1,16 @@
 //! What the tests of every architecture share: [`Conformance`], the laws of
 //! [`SequenceLayer`](crate::SequenceLayer), and [`Golden`], comparison with what other
-//! implementations answered; and for recurrent layers [`recurrent`], which has the rest, too.
+//! implementations answered; [`random`] tensors with their gradients; and for recurrent layers [`recurrent`],
+//! which has the rest, too.
 //!
-//! Both run on every backend of the build or, where the environment variable `BURN_DEVICE` names one,
+//! The first two run on every backend of the build or, where the environment variable `BURN_DEVICE` names one,
 //! on that and the first; in f32 and, where the device computes in it, in f64. wgpu stores f64 but has
 //! `exp` and `tanh` in f32 alone: it is run in f32 alone.
 
 mod compare;
 mod conformance;
 mod golden;
+pub mod random;
 pub mod recurrent;
 
 use std::collections::BTreeMap;

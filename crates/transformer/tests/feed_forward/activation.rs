@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Tensor};
 use proptest::prelude::*;
+use seq_core::testing::random::{Random, differentiate, error};
+use seq_core::testing::recurrent::cpu_devices;
 use seq_transformer::Activation;
-
-use crate::random::{Random, cpu_devices, differentiate, error};
 
 pub const ALL: [Activation; 4] = [
     Activation::Relu,

@@ -2,9 +2,9 @@
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
+use seq_core::testing::random::{Random, error};
+use seq_core::testing::recurrent::cpu_devices;
 use seq_transformer::{Lengths, MixtureOfExperts, MixtureOfExpertsConfig, Mlp, device};
-
-use crate::random::{Random, cpu_devices, error};
 
 /// Small layers of all kinds: of one choice, of several, of all.
 fn configs() -> [MixtureOfExpertsConfig; 4] {

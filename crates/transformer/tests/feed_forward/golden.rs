@@ -3,6 +3,8 @@
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use seq_core::testing::random::error;
+use seq_core::testing::recurrent::cpu_devices;
 use seq_transformer::{
     Activation, FeedForward, FeedForwardConfig, Lengths, MixtureOfExpertsConfig,
 };
@@ -10,7 +12,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::activation::ALL;
-use crate::random::{cpu_devices, error};
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../data/feed_forward.json")).expect("JSON")

@@ -3,10 +3,10 @@
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{DType, Tensor};
+use seq_core::testing::random::{Random, error};
 use seq_transformer::{Activation, FeedForward, FeedForwardConfig, Mlp, MlpConfig, device};
 
 use crate::activation::ALL;
-use crate::random::{Random, error};
 
 /// What the documentation says, by Burn's own layers.
 fn by_parts(layer: &FeedForward, x: Tensor<3>) -> Tensor<3> {

@@ -4,5 +4,3 @@ mod activation;
 mod experts;
 mod golden;
 mod layer;
-#[path = "../random/mod.rs"]
-mod random;

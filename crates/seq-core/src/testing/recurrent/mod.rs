@@ -54,7 +54,8 @@ pub fn cpu_backends() -> impl Iterator<Item = BackendName> {
     backends.filter(|backend| ["ndarray", "flex"].contains(&backend.name()))
 }
 
-fn cpu_devices() -> impl Iterator<Item = Device> {
+/// The devices of the [CPU backends](cpu_backends).
+pub fn cpu_devices() -> impl Iterator<Item = Device> {
     cpu_backends().map(BackendName::device)
 }
 

@@ -3,14 +3,23 @@
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use seq_core::BackendName;
-use seq_core::testing::recurrent::cpu_backends;
 
 /// Reads the gradient of a leaf, in one row.
 type Leaf = (&'static str, Box<dyn Fn(&Gradients) -> Option<Tensor<1>>>);
 
 /// Random tensors, each a leaf of the graph where the device has one. They are the same for the same
 /// seed, which those of the device are not while other tests draw from its generator.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use burn::tensor::DType;
+/// use seq_core::testing::random::Random;
+///
+/// let device = seq_core::device();
+/// let x = || Random::new(7, &device, DType::F32).tensor("x", [2, 3]);
+/// x().into_data().assert_eq(&x().into_data(), true);
+/// # }
+/// ```
 pub struct Random<'a> {
     device: &'a Device,
     dtype: DType,
@@ -19,6 +28,7 @@ pub struct Random<'a> {
 }
 
 impl<'a> Random<'a> {
+    /// Tensors of a seed, on a device and of a float type.
     pub fn new(seed: u64, device: &'a Device, dtype: DType) -> Self {
         Self {
             device,
@@ -28,10 +38,16 @@ impl<'a> Random<'a> {
         }
     }
 
+    /// A tensor of numbers from -1 to 1. [`differentiate`] calls its gradient `name`.
     pub fn tensor<const D: usize>(&mut self, name: &'static str, shape: [usize; D]) -> Tensor<D> {
         self.between(name, shape, -1.0, 1.0)
     }
 
+    /// A tensor of numbers from `low` to `high`. [`differentiate`] calls its gradient `name`.
+    ///
+    /// # Panics
+    ///
+    /// When `low` is not below `high`.
     pub fn between<const D: usize>(
         &mut self,
         name: &'static str,
@@ -63,6 +79,25 @@ pub fn error<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f64 {
 
 /// Outputs and last states that `run` makes of random tensors, and the gradients of their sum weighed at
 /// random.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use burn::tensor::{DType, Tensor};
+/// use seq_core::testing::random::{Random, differentiate, error};
+///
+/// let double = |by: fn(Tensor<2>) -> Tensor<2>| {
+///     let run = |random: &mut Random<'_>| {
+///         let x = random.tensor("x", [2, 3]);
+///         (by(x.clone()), x)
+///     };
+///     differentiate(7, &seq_core::device(), DType::F32, run)
+/// };
+/// let pairs = double(|x| x.clone() + x).into_iter().zip(double(|x| x * 2.0));
+/// for ((name, found), (_, expected)) in pairs {
+///     assert!(error(found, expected) < 1e-6, "{name}");
+/// }
+/// # }
+/// ```
 pub fn differentiate<const D: usize>(
     seed: u64,
     device: &Device,
@@ -83,8 +118,4 @@ pub fn differentiate<const D: usize>(
         values.extend(read(&gradients).map(|gradient| (*name, gradient)));
     }
     values
-}
-
-pub fn cpu_devices() -> impl Iterator<Item = Device> {
-    cpu_backends().map(BackendName::device)
 }
