@@ -121,6 +121,12 @@ impl KvCache {
         self.keys.dims()[1]
     }
 
+    /// How many heads of keys there are, and their width.
+    pub(crate) fn heads(&self) -> [usize; 2] {
+        let [_, _, heads, width] = self.keys.dims();
+        [heads, width]
+    }
+
     /// The keys `[batch, room, num_kv_heads, d_head]`, of which the first [`held`](Self::held) count.
     pub fn keys(&self) -> Tensor<4> {
         self.keys.clone()

@@ -35,6 +35,26 @@ fn steps(layer: &MultiHeadAttention, x: Tensor<3>, mut state: KvCache) -> (Tenso
 }
 
 #[test]
+#[should_panic(expected = "the state has heads of keys [4, 4], the layer has [2, 4]")]
+fn the_cache_of_a_wider_layer_is_refused() {
+    let device = seq_transformer::device();
+    let other = MultiHeadAttentionConfig::new(8, 4).with_head_width(Some(4));
+    let (_, state) = other.init(&device).forward(random(3, &device), None);
+    layer(None, &device).step(Tensor::zeros([2, 8], &device), state);
+}
+
+#[test]
+#[should_panic(expected = "shape")]
+fn a_layer_that_looks_at_a_narrower_sequence_takes_no_step() {
+    let device = seq_transformer::device();
+    let layer = MultiHeadAttentionConfig::new(8, 2)
+        .with_d_memory(Some(3))
+        .init(&device);
+    let state = layer.initial_state(2, &device);
+    layer.step(Tensor::zeros([2, 8], &device), state);
+}
+
+#[test]
 fn a_prefix_is_continued_in_several_ways() {
     let device = seq_transformer::device();
     let layer = layer(None, &device);

@@ -154,6 +154,20 @@ impl MultiHeadAttention {
         );
     }
 
+    fn check_state(&self, state: &KvCache, batch: usize) {
+        let expected = [self.key.weight.dims()[1] / self.d_head, self.d_head];
+        let found = state.heads();
+        assert_eq!(
+            found, expected,
+            "the state has heads of keys {found:?}, the layer has {expected:?}"
+        );
+        let found = state.held().len();
+        assert_eq!(
+            found, batch,
+            "the state is of batch {found}, the input of {batch}"
+        );
+    }
+
     fn masked(
         &self,
         query: Tensor<4>,
@@ -228,10 +242,12 @@ impl MultiHeadAttention {
         let shape @ [batch, time, width] = x.dims();
         self.check_width(width);
         Lengths::check_input(lengths, shape);
+        if let Some(state) = &state {
+            self.check_state(state, batch);
+        }
         #[cfg(any(feature = "ndarray", feature = "flex"))]
         let state = match (lengths, state) {
             (None, Some(cache)) if time == 1 && super::step::has_kernel(self, &x, &cache) => {
-                check_batch(&cache, batch);
                 return super::step::run(self, x, cache);
             }
             (_, state) => state,
@@ -241,10 +257,7 @@ impl MultiHeadAttention {
             None => vec![time; batch],
         };
         let positions = match &state {
-            Some(cache) => {
-                check_batch(cache, batch);
-                cache.positions()
-            }
+            Some(cache) => cache.positions(),
             None => vec![0; batch],
         };
         let (key, value) = (self.keys(x.clone(), &positions), self.values(x.clone()));
@@ -281,14 +294,6 @@ impl MultiHeadAttention {
             None => (y, cache),
         }
     }
-}
-
-fn check_batch(state: &KvCache, batch: usize) {
-    let found = state.held().len();
-    assert_eq!(
-        found, batch,
-        "the state is of batch {found}, the input of {batch}"
-    );
 }
 
 /// A seed out of the device's own random numbers, which `Device::seed` makes the same again.
@@ -341,7 +346,7 @@ impl SequenceLayer for MultiHeadAttention {
         if super::step::has_kernel(self, &x, &state) {
             let [batch, width] = x.dims();
             self.check_width(width);
-            check_batch(&state, batch);
+            self.check_state(&state, batch);
             return super::step::run(self, x, state);
         }
         let (y, state) = self.run(x.unsqueeze_dim(1), None, Some(state));
