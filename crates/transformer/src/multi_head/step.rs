@@ -167,9 +167,16 @@ where
     let (batch, d_model) = (inputs.x.shape()[0], inputs.query.shape()[0]);
     let [_, room, kv_heads, d_head] = inputs.keys.shape().dims();
     let [width, d_output] = inputs.output.shape().dims();
-    check(&inputs, options.places);
     let keys = writable::<_, R>(&mut inputs.keys);
     let values = writable::<_, R>(&mut inputs.values);
+    // Of numbers of elements alone: shapes are vectors, and a step is to allocate none.
+    let whole = batch * room * kv_heads * d_head;
+    let roomy = options.places.iter().all(|&place| place < room);
+    assert!(
+        [keys.len(), values.len()] == [whole; 2] && options.places.len() == batch && roomy,
+        "no room at {:?} in a cache of {batch} rows of {room} steps",
+        options.places
+    );
     let (keys, values) = (
         Shared::new(keys.as_mut_ptr()),
         Shared::new(values.as_mut_ptr()),
@@ -190,6 +197,29 @@ where
         options,
         turns,
     };
+    let fits = |name: &str, map: &Map<'_, R>, weight: &FloatTensor<B>, expected: [usize; 2]| {
+        let biased = map
+            .bias
+            .as_ref()
+            .is_none_or(|bias| bias.len() == expected[1]);
+        assert!(
+            map.weight.len() == expected[0] * expected[1] && biased,
+            "the {name}'s weight has shape {:?}, a step of {:?} with heads of keys [{kv_heads}, {d_head}] needs \
+             {expected:?}, and a bias of as many columns",
+            weight.shape(),
+            inputs.x.shape()
+        );
+    };
+    let kv_width = kv_heads * d_head;
+    fits("query", &problem.query, &inputs.query, [d_model, width]);
+    fits("key", &problem.key, &inputs.key, [d_model, kv_width]);
+    fits("value", &problem.value, &inputs.value, [d_model, kv_width]);
+    fits("output", &problem.output, &inputs.output, [width, d_output]);
+    assert!(
+        problem.x.len() == batch * d_model && kv_width > 0 && width.is_multiple_of(kv_width),
+        "the input has shape {:?}, the queries are [{d_model}, {width}], heads of keys [{kv_heads}, {d_head}]",
+        inputs.x.shape()
+    );
     // SAFETY: all of it was checked.
     let y = unsafe { problem.run(keys, values) };
     let mut shape = inputs.x.shape();
@@ -200,48 +230,6 @@ where
         keys: inputs.keys,
         values: inputs.values,
     }
-}
-
-/// What the kernel relies on: that the layer's weights, the cache and the input are of one another's shapes.
-fn check<B: Backend>(inputs: &Inputs<B>, places: &[usize]) {
-    let cache @ [batch, room, kv_heads, d_head] = inputs.keys.shape().dims();
-    let [width, _] = inputs.output.shape().dims::<2>();
-    let x = inputs.x.shape();
-    let [d_model, kv_width] = [inputs.query.shape()[0], kv_heads * d_head];
-    let fits = |name: &str, found: &[usize], expected: &[usize]| {
-        assert_eq!(
-            found, expected,
-            "{name} has shape {found:?}, a step of {x:?} with a cache {cache:?} needs {expected:?}"
-        );
-    };
-    fits("the values", &inputs.values.shape(), &cache);
-    fits(
-        "the query's weight",
-        &inputs.query.shape(),
-        &[d_model, width],
-    );
-    fits(
-        "the key's weight",
-        &inputs.key.shape(),
-        &[d_model, kv_width],
-    );
-    fits(
-        "the value's weight",
-        &inputs.value.shape(),
-        &[d_model, kv_width],
-    );
-    assert!(
-        x[0] == batch && x.num_elements() == batch * d_model && places.len() == batch,
-        "the input has shape {x:?}, the cache {cache:?}, the query's weight [{d_model}, {width}]"
-    );
-    assert!(
-        kv_width > 0 && width % kv_width == 0,
-        "heads of {width} in all do not share those of the cache, {cache:?}"
-    );
-    assert!(
-        places.iter().all(|&place| place < room),
-        "no room at {places:?} in the cache {cache:?}"
-    );
 }
 
 /// The elements where they lie, of a copy if others share them.

@@ -21,8 +21,8 @@ const WORTH_SHARING: usize = 1 << 15;
 
 /// A linear map, `[d_input, d_output]`.
 pub(super) struct Map<'a, R: Real> {
-    weight: Slice<'a, R>,
-    bias: Option<Slice<'a, R>>,
+    pub weight: Slice<'a, R>,
+    pub bias: Option<Slice<'a, R>>,
 }
 
 impl<'a, R: Real + Element> Map<'a, R> {
