@@ -110,6 +110,7 @@ unsafe fn chains<
     }
 }
 
+/// What the rows' elements `k` times the registers at `weights` give.
 #[inline(always)]
 unsafe fn step<R: Real, S: Simd, const M: usize, const N: usize, const V: usize>(
     s: S,
@@ -121,6 +122,19 @@ unsafe fn step<R: Real, S: Simd, const M: usize, const N: usize, const V: usize>
     let lanes = R::lanes::<S>();
     // SAFETY: readable by the promise to `accumulate`.
     unsafe {
+        // Of the two sides the one with fewer values stays in registers, or the sums would not.
+        if M <= N * V {
+            let x = rows.map(|row| R::splat(s, *row.add(k)));
+            for (n, weights) in weights.into_iter().enumerate() {
+                for v in 0..V {
+                    let w = R::load(s, weights.add(v * lanes));
+                    for (x, acc) in x.iter().zip(&mut *acc) {
+                        acc[n][v] = R::mul_add(s, *x, w, acc[n][v]);
+                    }
+                }
+            }
+            return;
+        }
         let mut w = [[R::splat(s, R::ZERO); V]; N];
         for (w, weights) in w.iter_mut().zip(weights) {
             for (v, w) in w.iter_mut().enumerate() {
@@ -175,7 +189,7 @@ pub unsafe fn multiply<R: Real, S: Simd>(
     add: bool,
 ) {
     for (first_row, count) in tiles::<S>(rows) {
-        with_panels!(0..registers, max_panels::<S>(1), first, N => {
+        with_panels!(0..registers, max_panels(1), first, N => {
             with_rows!(count, M => {
                 // SAFETY: the tile is a part of what the caller promises.
                 unsafe {
@@ -203,10 +217,10 @@ unsafe fn part<R: Real, S: Simd, const M: usize, const N: usize>(
     unsafe {
         let out: [*mut R; M] =
             std::array::from_fn(|m| out.data.add((row + m) * out.stride + column));
-        let mut acc = [[R::splat(s, R::ZERO); N]; M];
+        let mut acc = [[[R::splat(s, R::ZERO); N]; 1]; M];
         if add {
             for (acc, out) in acc.iter_mut().zip(out) {
-                for (n, acc) in acc.iter_mut().enumerate() {
+                for (n, acc) in acc[0].iter_mut().enumerate() {
                     *acc = R::load(s, out.add(n * lanes));
                 }
             }
@@ -215,19 +229,11 @@ unsafe fn part<R: Real, S: Simd, const M: usize, const N: usize>(
             std::array::from_fn(|m| left.data.add((row + m) * left.row_stride));
         let right_column = right.data.add(column);
         for k in 0..depth {
-            let mut w = [R::splat(s, R::ZERO); N];
-            for (n, w) in w.iter_mut().enumerate() {
-                *w = R::load(s, right_column.add(k * right.stride + n * lanes));
-            }
-            for (row, acc) in rows.iter().zip(&mut acc) {
-                let x = R::splat(s, *row.add(k * left.step));
-                for (w, acc) in w.iter().zip(acc) {
-                    *acc = R::mul_add(s, x, *w, *acc);
-                }
-            }
+            let weights = [right_column.add(k * right.stride)];
+            step(s, k * left.step, rows, weights, &mut acc);
         }
         for (acc, out) in acc.iter().zip(out) {
-            for (n, &acc) in acc.iter().enumerate() {
+            for (n, &acc) in acc[0].iter().enumerate() {
                 R::store(s, out.add(n * lanes), acc);
             }
         }
@@ -237,10 +243,9 @@ unsafe fn part<R: Real, S: Simd, const M: usize, const N: usize>(
 /// How many panels of `registers` registers a step a tile should take at once. For one alone every product
 /// takes a row's value out of memory, and there are fewer loads than products in a cycle.
 #[inline(always)]
-pub fn max_panels<S: Simd>(registers: usize) -> usize {
+pub fn max_panels(registers: usize) -> usize {
     match registers {
-        1 if S::REGISTER_COUNT >= 32 => 4,
-        1 => 2,
+        1 => 4,
         _ => 1,
     }
 }

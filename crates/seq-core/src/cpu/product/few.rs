@@ -204,14 +204,12 @@ impl<R: Real> Product<'_, R> {
                     true => R::load(s, p.add(step)),
                     false => R::load_first(s, p.add(step), count),
                 };
-                let w = w.map(|w| {
+                let x = x.map(load);
+                for (j, w) in w.into_iter().enumerate() {
                     prefetch(w.wrapping_add(step + N * b.column_stride));
-                    load(w)
-                });
-                for (x, acc) in x.into_iter().zip(&mut acc) {
-                    let x = load(x);
-                    for (w, acc) in w.into_iter().zip(acc) {
-                        *acc = R::mul_add(s, x, w, *acc);
+                    let w = load(w);
+                    for (x, acc) in x.iter().zip(&mut acc) {
+                        acc[j] = R::mul_add(s, *x, w, acc[j]);
                     }
                 }
                 step += lanes;

@@ -35,7 +35,7 @@ pub(super) unsafe fn run<R: Real>(product: &Product<'_, R>, count: usize) {
         false => Some(unsafe { Buffer::uninit(m * k) }),
     };
     let lying = lying.as_mut().map(Buffer::shared);
-    let next = AtomicUsize::new(0);
+    let taken: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
     let arch = Arch::new();
     Team::run(count, |member| {
         let rows = match lying {
@@ -52,7 +52,7 @@ pub(super) unsafe fn run<R: Real>(product: &Product<'_, R>, count: usize) {
             product,
             rows,
             member,
-            next: &next,
+            taken: &taken,
         });
     });
 }
@@ -91,8 +91,8 @@ struct Thread<'a, 'm, R> {
     /// The left matrix, rows along the depth.
     rows: Matrix<'a, R>,
     member: &'a Member<'m>,
-    /// The next piece of work that nobody has.
-    next: &'a AtomicUsize,
+    /// How many pieces of each thread's share are begun.
+    taken: &'a [AtomicUsize],
 }
 
 impl<R: Real> WithSimd for Thread<'_, '_, R> {
@@ -110,11 +110,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let mut panel = unsafe { Buffer::uninit(width * k.clamp(1, DEPTH)) };
         // What the panel holds: which columns and which depth.
         let mut packed = None;
-        loop {
-            let piece = self.next.fetch_add(1, Ordering::Relaxed);
-            if piece >= blocks * panels {
-                return;
-            }
+        for piece in self.pieces(blocks * panels) {
             let (block, column) = (piece / panels, piece % panels * width);
             let rows = block * m / blocks..(block + 1) * m / blocks;
             let columns = width.min(n - column);
@@ -160,6 +156,20 @@ struct Piece {
 }
 
 impl<R: Real> Thread<'_, '_, R> {
+    /// The pieces of work of this thread: those of its share, whose rows its cache may hold, then those that the
+    /// others have not come to.
+    #[inline(always)]
+    fn pieces(&self, count: usize) -> impl Iterator<Item = usize> {
+        let (index, threads) = (self.member.index(), self.taken.len());
+        (0..threads).flat_map(move |i| {
+            let owner = (index + i) % threads;
+            let [first, end] = [owner, owner + 1].map(|owner| owner * count / threads);
+            let taken = &self.taken[owner];
+            let next = move || Some(first + taken.fetch_add(1, Ordering::Relaxed));
+            std::iter::from_fn(move || next().filter(|piece| *piece < end))
+        })
+    }
+
     /// Copies the piece's part of the right matrix, `width` columns of each row one after the other, those beyond the
     /// matrix zeros.
     ///

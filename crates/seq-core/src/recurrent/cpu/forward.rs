@@ -197,13 +197,13 @@ where
         // The pointwise part of a single sequence is a chain of latencies: those of all blocks overlap.
         let group = match batch {
             1 => own.len().max(1),
-            _ => max_panels::<S>(H),
+            _ => max_panels(H),
         };
         let mut start = 0;
         while start < time {
             let steps = start..time.min(start + pass.chunk);
             let rows = steps.len() * batch;
-            with_panels!(own.clone(), max_panels::<S>(I), block, N => {
+            with_panels!(own.clone(), max_panels(I), block, N => {
                 let panels = std::array::from_fn(|n| input[(block + n) * depth..].as_ptr());
                 for (first, count) in tiles::<S>(rows) {
                     // SAFETY: the rows of the chunk are in the buffer, these columns are this
@@ -344,7 +344,7 @@ where
         }
         let batch = self.pass.problem.batch;
         // The weights of a single sequence are read from afar, fastest in one stream.
-        let most = if batch == 1 { 1 } else { max_panels::<S>(V) };
+        let most = if batch == 1 { 1 } else { max_panels(V) };
         with_panels!(blocks, most, block, N => {
             for (first, count) in tiles::<S>(batch) {
                 // SAFETY: by the caller's promise.

@@ -76,7 +76,7 @@ pub(super) struct Sight<R> {
 impl<R: Real> Problem<'_, R> {
     /// How many queries a block has.
     pub(super) fn width<S: Simd>() -> usize {
-        R::lanes::<S>() * tile::max_panels::<S>(1)
+        R::lanes::<S>() * tile::max_panels(1)
     }
 
     pub(super) fn kv_head(&self, head: usize) -> usize {
