@@ -13,10 +13,10 @@
 //! | silu     | 2.40  | 1.74  | 2.6          |
 //! | gelu     | 4.74  | 5.77  | 6.5          |
 //!
-//! Nothing is flushed: results below the smallest normal number are rounded to a subnormal one. Limits
-//! are exact, overflow gives infinity, NaN gives NaN in its own lane, and tanh and silu keep -0 (silu of
-//! a very negative value is -0). Results may differ in the last bits between machines with and without a
-//! fused multiply-add, and do not depend on where in a slice a value lies.
+//! Nothing is flushed, but by [`exp_flushed`](Real::exp_flushed): results below the smallest normal number are
+//! rounded to a subnormal one. Limits are exact, overflow gives infinity, NaN gives NaN in its own lane, and tanh and
+//! silu keep -0 (silu of a very negative value is -0). Results may differ in the last bits between machines with and
+//! without a fused multiply-add, and do not depend on where in a slice a value lies.
 //!
 //! Kernels call the methods of [`Real`] on registers; the functions here take slices. Miri runs the
 //! scalar level only: the others are intrinsics that it does not know.

@@ -177,6 +177,13 @@ pub trait Real:
         lanes::exp::<Self, S>(s, x)
     }
 
+    /// e^x of an x that is not above 0, or not by much, as of a softmax: the bits of [`exp`](Real::exp) with a third
+    /// less work, but 0 where that is less than the smallest normal number by more than a factor of sqrt 2.
+    #[inline(always)]
+    fn exp_flushed<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S> {
+        lanes::exp_flushed::<Self, S>(s, x)
+    }
+
     /// tanh x
     #[inline(always)]
     fn tanh<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S> {

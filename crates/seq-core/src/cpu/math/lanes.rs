@@ -232,6 +232,16 @@ pub fn exp<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
     R::vmul(s, R::vmul(s, exp_r, first), second)
 }
 
+/// e^x where one factor 2^n does; its bits are 0 where n is as low as it gets.
+#[inline(always)]
+pub fn exp_flushed<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+    let low = R::splat(s, -R::EXPONENT_BIAS / R::LOG2_E);
+    let Reduced { shifted, r, .. } = reduce::<R, S>(s, R::max(s, low, x), R::EXPONENT_BIAS);
+    let power = R::exponent_from_low_bits(s, shifted);
+    let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, R::splat(s, R::ONE));
+    R::vmul(s, exp_r, power)
+}
+
 /// (e^2|x| - 1) / (e^2|x| + 1), from e^2|x| - 1 so that nothing cancels near 0.
 #[inline(always)]
 pub fn tanh<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {

@@ -195,6 +195,45 @@ fn f64_error_is_within_the_bounds() {
     }
 }
 
+/// The exponential of a softmax.
+struct ExpFlushed;
+
+impl Function for ExpFlushed {
+    #[inline(always)]
+    fn apply<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
+        R::exp_flushed(s, x)
+    }
+}
+
+/// All finite values that are not far above 0, minus infinity and NaN; `least` is the smallest normal number.
+fn flushed<R: Real>(samples: &[R], least: f64) {
+    let special = [f64::NEG_INFINITY, f64::NAN].map(R::from_f64);
+    let low = samples.iter().copied().filter(|x| x.to_f64() <= 1.0);
+    let xs: Vec<R> = low.chain(special).collect();
+    let (mut found, mut whole) = (vec![R::ZERO; xs.len()], vec![R::ZERO; xs.len()]);
+    for (level, arch) in levels() {
+        map(arch, ExpFlushed, &xs, &mut found);
+        map(arch, Exp, &xs, &mut whole);
+        for ((x, found), whole) in xs.iter().zip(&found).zip(&whole) {
+            let (y, expected) = (found.to_f64(), whole.to_f64());
+            let same = y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan();
+            // 2^-0.5
+            let zero = y == 0.0 && expected <= least * 0.7072;
+            assert!(same || zero, "{level} {x}: {y}, not {expected}");
+        }
+        assert_eq!(found[xs.len() - 2].to_f64(), 0.0, "{level}");
+    }
+}
+
+#[test]
+fn exponentials_of_a_softmax_are_those_of_exp_or_zero() {
+    let samples = f64_samples();
+    flushed(&samples, f64::MIN_POSITIVE);
+    let near = [-87.0, -87.4, -87.7, -88.0, -88.1, -89.0, -103.0];
+    let singles: Vec<f32> = samples.iter().map(|&x| x as f32).chain(near).collect();
+    flushed(&singles, f64::from(f32::MIN_POSITIVE));
+}
+
 /// The derivative that comes with GELU.
 struct GeluSlope;
 

@@ -392,7 +392,8 @@ impl<R: Real> Thread<'_, '_, R> {
                 let log_sum = R::load(s, log_sums.add(lane));
                 let share = R::load(s, shares.add(lane));
                 for at in (0..count).map(|key| key * width + lane) {
-                    let weight = R::exp(s, R::vsub(s, R::load(s, weights.add(at)), log_sum));
+                    let weight =
+                        R::exp_flushed(s, R::vsub(s, R::load(s, weights.add(at)), log_sum));
                     let mut score = R::load(s, scores.add(at));
                     let mut kept = weight;
                     if let Some(factors) = factors {

@@ -6,13 +6,10 @@ use seq_core::cpu::{
 };
 
 use super::decode;
-use super::plan::{Item, KEYS, PerHead, Problem, turn};
+use super::plan::{Item, KEYS, LINE, PerHead, Problem, REGISTERS, turn};
 
 /// Below this many products a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 15;
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
 
 /// Below every score, and not so low that a difference overflows.
 pub(super) const LOWEST: f64 = -1e30;
@@ -136,7 +133,7 @@ struct Room<R> {
     scores: Buffer<R>,
     /// As the scores; empty without dropout.
     factors: Buffer<R>,
-    /// `[d_value, width]`
+    /// `[width, stride of the values]`
     sums: Buffer<R>,
 }
 
@@ -163,7 +160,7 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
                 query: Buffer::uninit(problem.d_head * width),
                 scores: Buffer::uninit(KEYS * width),
                 factors: Buffer::uninit(problem.dropout.map_or(0, |_| KEYS * width)),
-                sums: Buffer::uninit(problem.d_value * width),
+                sums: Buffer::uninit(width * self.pass.values.stride),
             }
         };
         let (heads, blocks) = (problem.batch * problem.heads, problem.blocks(width));
@@ -220,13 +217,14 @@ impl<R: Real> Thread<'_, '_, R> {
             );
             let keys = self.pass.into[0].at(self.pass.keys.at(item.b, kv_head));
             let values = self.pass.into[1].at(self.pass.values.at(item.b, kv_head));
+            let [key_stride, stride] = [self.pass.keys.stride, self.pass.values.stride];
             let mut first = sight.any.start;
             while first < sight.any.end {
                 let some = first..sight.any.end.min(first + KEYS);
                 let count = some.len();
                 let left = Left {
-                    data: keys.add(first * d_head).cast_const(),
-                    row_stride: d_head,
+                    data: keys.add(first * key_stride).cast_const(),
+                    row_stride: key_stride,
                     step: 1,
                 };
                 let right = rows_of(query.cast_const(), width);
@@ -234,17 +232,17 @@ impl<R: Real> Thread<'_, '_, R> {
                 multiply(s, size, left, right, rows_of(scores, width), false);
                 problem.score(s, item, &sight, some.clone(), scores, None);
                 // While exponentials are computed, nothing else asks for memory.
-                let ahead = [(values, first, d_value), (keys, first + count, d_head)];
+                let ahead = [(values, first, stride), (keys, first + count, key_stride)];
                 let ahead = ahead.map(|(rows, at, width)| Ahead {
                     rows: rows.wrapping_add(at * width).cast_const(),
                     width,
                 });
-                let correct = state.take(s, scores, [count, width], ahead);
+                let correct = state.take(s, scores, count, ahead);
                 if correct {
-                    for k in 0..d_value {
-                        for lane in (0..width).step_by(lanes) {
-                            let at = sums.add(k * width + lane);
-                            let factor = R::load(s, state.factors.as_ptr().add(lane));
+                    for lane in 0..item.count {
+                        let factor = R::splat(s, state.factors[lane]);
+                        for k in (0..stride).step_by(lanes) {
+                            let at = sums.add(lane * stride + k);
                             R::store(s, at, R::vmul(s, R::load(s, at), factor));
                         }
                     }
@@ -258,13 +256,13 @@ impl<R: Real> Thread<'_, '_, R> {
                     }
                 }
                 let left = Left {
-                    data: values.add(first * d_value).cast_const(),
+                    data: scores.cast_const(),
                     row_stride: 1,
-                    step: d_value,
+                    step: width,
                 };
-                let right = rows_of(scores.cast_const(), width);
-                let size = [d_value, count, width / lanes];
-                multiply(s, size, left, right, rows_of(sums, width), true);
+                let right = rows_of(values.add(first * stride).cast_const(), stride);
+                let size = [item.count, count, d_value.div_ceil(lanes)];
+                multiply(s, size, left, right, rows_of(sums, stride), true);
                 first += count;
             }
             for lane in 0..item.count {
@@ -273,7 +271,7 @@ impl<R: Real> Thread<'_, '_, R> {
                 let i = item.first + lane;
                 let y = self.pass.y.at(problem.output_at(item.b, i, item.head));
                 for k in 0..d_value {
-                    *y.add(k) = *sums.add(k * width + lane) * inverse;
+                    *y.add(k) = *sums.add(lane * stride + k) * inverse;
                 }
                 if let Some(log_sums) = self.pass.log_sums {
                     let log = match sum > R::ZERO {
@@ -338,28 +336,10 @@ impl<R: Real> Running<R> {
         &mut self,
         s: S,
         scores: *mut R,
-        [count, width]: [usize; 2],
-        ahead: [Ahead<R>; 2],
-    ) -> bool {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            match width / R::lanes::<S>() {
-                4 => self.take_of::<S, 4>(s, scores, count, ahead),
-                2 => self.take_of::<S, 2>(s, scores, count, ahead),
-                other => unreachable!("a block of {other} registers"),
-            }
-        }
-    }
-
-    /// `N` registers of queries, so that as many sums grow at once.
-    #[inline(always)]
-    unsafe fn take_of<S: Simd, const N: usize>(
-        &mut self,
-        s: S,
-        scores: *mut R,
         count: usize,
         ahead: [Ahead<R>; 2],
     ) -> bool {
+        const N: usize = REGISTERS;
         let lanes = R::lanes::<S>();
         let width = N * lanes;
         let lowest = R::splat(s, R::from_f64(LOWEST));
@@ -381,7 +361,7 @@ impl<R: Real> Running<R> {
                 R::store(s, self.tops.as_mut_ptr().add(n * lanes), tops[n]);
                 // As long as nothing was seen the largest is minus infinity, from which nothing is taken.
                 *base = R::max(s, *base, lowest);
-                let factor = R::exp(s, R::vsub(s, before[n], *base));
+                let factor = R::exp_flushed(s, R::vsub(s, before[n], *base));
                 R::store(s, self.factors.as_mut_ptr().add(n * lanes), factor);
             }
             let mut sums = [R::splat(s, R::ZERO); N];
@@ -389,7 +369,7 @@ impl<R: Real> Running<R> {
                 ahead.iter().for_each(|ahead| ahead.ask(key));
                 for n in 0..N {
                     let at = scores.add(key * width + n * lanes);
-                    let weight = R::exp(s, R::vsub(s, R::load(s, at), bases[n]));
+                    let weight = R::exp_flushed(s, R::vsub(s, R::load(s, at), bases[n]));
                     R::store(s, at, weight);
                     sums[n] = R::vadd(s, sums[n], weight);
                 }

@@ -1,12 +1,18 @@
 use std::ops::Range;
 
-use seq_core::cpu::{Buffer, Real, Shared, Simd, tile};
+use seq_core::cpu::{Buffer, Real, Shared, Simd};
 
 use super::super::reach::Reach;
 use crate::AttentionDropout;
 
 /// How many keys are done at once: their scores with a block of queries stay in the second cache.
 pub(super) const KEYS: usize = 126;
+
+/// How many registers the queries of a block take: for fewer, products would wait for values out of memory.
+pub(super) const REGISTERS: usize = 4;
+
+/// Bytes of a cache line, in which any register fits.
+pub(super) const LINE: usize = 64;
 
 /// One call, as the kernels see it. Queries `[batch, time_query, heads, d_head]`, keys `[batch, time_key, kv_heads,
 /// d_head]` and values `[batch, time_key, kv_heads, d_value]`, row-major.
@@ -76,7 +82,7 @@ pub(super) struct Sight<R> {
 impl<R: Real> Problem<'_, R> {
     /// How many queries a block has.
     pub(super) fn width<S: Simd>() -> usize {
-        R::lanes::<S>() * tile::max_panels(1)
+        R::lanes::<S>() * REGISTERS
     }
 
     pub(super) fn kv_head(&self, head: usize) -> usize {
@@ -263,6 +269,7 @@ impl<R: Real> Problem<'_, R> {
 }
 
 /// Rows `[count, depth]`, `stride` apart, as columns: `[depth, width]`, times `factor`; what is missing is zero.
+#[inline(always)]
 pub(super) unsafe fn turn<R: Real>(
     rows: *const R,
     stride: usize,
@@ -270,10 +277,27 @@ pub(super) unsafe fn turn<R: Real>(
     factor: R,
     into: *mut R,
 ) {
-    for lane in 0..width {
-        for k in 0..depth {
-            // SAFETY: inside both by the caller's promise.
-            unsafe {
+    // Squares of which a compiler makes shuffles.
+    const SIDE: usize = 8;
+    let whole = [count / SIDE * SIDE, depth / SIDE * SIDE];
+    // SAFETY: inside both by the caller's promise.
+    unsafe {
+        for lane in (0..whole[0]).step_by(SIDE) {
+            for k in (0..whole[1]).step_by(SIDE) {
+                let from = rows.add(lane * stride + k);
+                let square: [[R; SIDE]; SIDE] = std::array::from_fn(|i| {
+                    from.add(i * stride).cast::<[R; SIDE]>().read_unaligned()
+                });
+                for i in 0..SIDE {
+                    let column: [R; SIDE] = std::array::from_fn(|j| square[j][i] * factor);
+                    let to = into.add((k + i) * width + lane);
+                    to.cast::<[R; SIDE]>().write_unaligned(column);
+                }
+            }
+        }
+        for lane in 0..width {
+            let done = if lane < whole[0] { whole[1] } else { 0 };
+            for k in done..depth {
                 let value = match lane < count {
                     true => *rows.add(lane * stride + k) * factor,
                     false => R::ZERO,
@@ -284,12 +308,15 @@ pub(super) unsafe fn turn<R: Real>(
     }
 }
 
-/// The rows of each head one after the other, `[batch, heads, time, width]` out of `[batch, time, heads, width]`.
+/// The rows of each head one after the other, `[batch, heads, time, stride]` out of `[batch, time, heads, width]`,
+/// zeros between the width and the stride.
 pub(super) struct PerHead<R> {
     rows: Buffer<R>,
-    pub heads: usize,
-    pub time: usize,
-    pub width: usize,
+    heads: usize,
+    time: usize,
+    width: usize,
+    /// Whole registers of any kind.
+    pub stride: usize,
 }
 
 impl<R: Real> PerHead<R> {
@@ -299,13 +326,15 @@ impl<R: Real> PerHead<R> {
     ///
     /// Every head must be [filled](Self::fill) before it is read.
     pub unsafe fn uninit([batch, time, heads, width]: [usize; 4]) -> Self {
+        let stride = width.next_multiple_of(LINE / size_of::<R>());
         // SAFETY: by the caller's promise.
-        let rows = unsafe { Buffer::uninit(batch * time * heads * width) };
+        let rows = unsafe { Buffer::uninit(batch * time * heads * stride) };
         Self {
             rows,
             heads,
             time,
             width,
+            stride,
         }
     }
 
@@ -315,7 +344,7 @@ impl<R: Real> PerHead<R> {
 
     /// The first element of a head's rows.
     pub fn at(&self, b: usize, head: usize) -> usize {
-        (b * self.heads + head) * self.time * self.width
+        (b * self.heads + head) * self.time * self.stride
     }
 
     /// Copies one head.
@@ -329,9 +358,10 @@ impl<R: Real> PerHead<R> {
             let row = &from[at..at + self.width];
             // SAFETY: a row of the head, by the caller's promise.
             unsafe {
-                to.at(self.at(b, head) + t * self.width)
-                    .copy_from_nonoverlapping(row.as_ptr(), self.width)
-            };
+                let to = to.at(self.at(b, head) + t * self.stride);
+                to.copy_from_nonoverlapping(row.as_ptr(), self.width);
+                to.add(self.width).write_bytes(0, self.stride - self.width);
+            }
         }
     }
 }
