@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Matrix, Product};
 use crate::cpu::tile::{accumulate_in_order, tiles, with_rows};
-use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd};
+use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd, prefetch};
 
 /// How many registers of columns a panel holds a step.
 const REGISTERS: usize = 4;
@@ -228,6 +228,11 @@ impl<R: Real> Thread<'_, '_, R> {
     unsafe fn multiply<S: Simd, const V: usize>(&self, s: S, piece: &Piece, panel: &[R]) {
         for (row, count) in tiles::<S>(piece.rows.len()) {
             let row = piece.rows.start + row;
+            // The rows that come next lie apart: each has to be asked for, which is then followed.
+            for next in row + count..row + 2 * count {
+                let at = next * self.rows.row_stride + piece.first;
+                prefetch(self.rows.data.as_ptr().wrapping_add(at));
+            }
             // SAFETY: the caller's promise.
             with_rows!(count, M => unsafe { self.tile::<S, M, V>(s, piece, row, panel) });
         }
