@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData, Tolerance};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use seq_core::{BackendName, is_cpu, linear, linear_transposed};
+use seq_core::{BackendName, PackedWeights, is_cpu, linear, linear_packed, linear_transposed};
 
 fn random<const D: usize>(
     shape: [usize; D],
@@ -13,7 +13,11 @@ fn random<const D: usize>(
 ) -> Tensor<D> {
     let count = shape.iter().product();
     let values: Vec<f64> = (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
-    Tensor::from_data(TensorData::new(values, shape), (device, dtype)).require_grad()
+    let tensor = Tensor::from_data(TensorData::new(values, shape), (device, dtype));
+    match tensor.is_autodiff() {
+        true => tensor.require_grad(),
+        false => tensor,
+    }
 }
 
 /// Which map.
@@ -111,6 +115,53 @@ fn kernels_are_burns_product_at_size() {
             [2, 35, 530, 67],
         ] {
             check(size, kind);
+        }
+    }
+}
+
+/// Weights that are kept packed give the same bits, also after others were used, changed or trained.
+#[test]
+fn packed_weights_are_those_of_the_call() {
+    seq_core::cpu::keep_memory();
+    for backend in BackendName::compiled() {
+        let device = backend.device();
+        let packed = PackedWeights::default();
+        for dtype in [DType::F32, DType::F64] {
+            if !is_cpu(&device) {
+                continue;
+            }
+            let options = (&device, dtype);
+            for [rows, d_input, d_output] in
+                [[64, 3, 5], [70, 530, 67], [65, 40, 130], [3, 40, 130]]
+            {
+                let mut rng = StdRng::seed_from_u64(7);
+                let x: Tensor<2> = random([rows, d_input], &mut rng, options);
+                let bias: Tensor<1> = random([d_output], &mut rng, options);
+                let mut weight: Tensor<2> = random([d_input, d_output], &mut rng, options);
+                for turn in 0..4 {
+                    let expected = linear(x.clone(), weight.clone(), Some(bias.clone()));
+                    for _ in 0..2 {
+                        let y =
+                            linear_packed(x.clone(), weight.clone(), Some(bias.clone()), &packed);
+                        assert_eq!(y.into_data(), expected.to_data());
+                    }
+                    weight = match turn {
+                        // In place, if nobody holds it.
+                        0 => weight * 2.0,
+                        1 => random([d_output, d_input], &mut rng, options).transpose(),
+                        _ => random([d_input, d_output], &mut rng, options),
+                    };
+                }
+                let tracked = weight.clone().autodiff().require_grad();
+                let y = linear_packed(x.clone().autodiff(), tracked.clone(), None, &packed);
+                let gradients = y.sum().backward();
+                let sums = x.clone().sum_dim(0).transpose().expand([d_input, d_output]);
+                let gradient = tracked.grad(&gradients).expect("a gradient");
+                let tolerance = Tolerance::rel_abs(1e-4, 1e-4);
+                gradient
+                    .into_data()
+                    .assert_approx_eq::<f64>(&sums.into_data(), tolerance);
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::{Distribution, Tensor};
 use seq_core::blocks::Norm;
 use seq_core::scan::{Complex, ComplexDecay, ComplexScan, Decay, LinearScan};
 use seq_core::testing::recurrent::{cpu_backends, memory};
-use seq_core::{Lengths, linear, linear_transposed};
+use seq_core::{Lengths, PackedWeights, linear, linear_packed, linear_transposed};
 
 /// Forward and backward at sizes around those of registers and of a chunk, and with several threads,
 /// with lengths and resets.
@@ -65,6 +65,7 @@ fn norms() {
 /// The linear maps, of few rows and of many, with one thread and with two.
 #[test]
 fn linear_maps() {
+    seq_core::cpu::keep_memory();
     for backend in cpu_backends() {
         let device = backend.device().autodiff();
         for [rows, d_input, d_output] in [[1, 1, 1], [3, 530, 259], [9, 77, 15], [300, 21, 67]] {
@@ -75,6 +76,14 @@ fn linear_maps() {
             let bias = Tensor::<1>::ones([d_output], &device).require_grad();
             let y = linear(x.clone(), weight, Some(bias.clone()));
             let y = linear_transposed(y, random([d_input, d_output]));
+            let inference = backend.device();
+            let x_again = Tensor::<2>::ones([rows, d_input], &inference);
+            let packed = PackedWeights::default();
+            let weight = Tensor::ones([d_input, d_output], &inference);
+            let again = linear_packed(x_again, weight, None, &packed)
+                .sum()
+                .into_scalar::<f64>();
+            assert_eq!(again, (rows * d_input * d_output) as f64);
             let gradients = y.sum().backward();
             for gradient in [
                 x.grad(&gradients).map(|x| x.flatten::<1>(0, 1)),

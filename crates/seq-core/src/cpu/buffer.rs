@@ -2,6 +2,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Real;
 
@@ -76,6 +77,14 @@ fn advise(pointer: *mut u8, bytes: usize) {
     let _ = (pointer, bytes);
 }
 
+/// Whether [`keep_memory`] was called.
+static KEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Whether the program would rather have time than memory.
+pub(crate) fn keeps_memory() -> bool {
+    KEEPS.load(Ordering::Relaxed)
+}
+
 /// Asks the C library to keep the memory of dropped tensors for new ones; the system, which it would go back
 /// to, hands it out page by page, cleared, and for long sequences that takes as long as the kernels do.
 ///
@@ -83,11 +92,15 @@ fn advise(pointer: *mut u8, bytes: usize) {
 /// to two gigabytes that are not used are kept, of tensors up to 32 MiB each. Says whether it was done; it is
 /// by glibc, on Linux, where no other allocator is set.
 ///
+/// On every system, layers that run by [`linear_packed`](crate::linear_packed) then keep their weights a second time,
+/// in the order in which products of many rows read them.
+///
 /// ```
 /// let kept = seq_core::cpu::keep_memory();
 /// assert!(kept || !cfg!(all(target_os = "linux", target_env = "gnu")));
 /// ```
 pub fn keep_memory() -> bool {
+    KEEPS.store(true, Ordering::Relaxed);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: both are sizes that the C library allows, and threads may go on allocating.

@@ -11,8 +11,9 @@ mod slices;
 mod team;
 pub mod tile;
 
+pub(crate) use buffer::keeps_memory;
 pub use buffer::{Buffer, Shared, keep_memory, prefetch, reserve};
-pub use product::{Matrix, product, product_columns, product_of};
+pub use product::{Matrix, Panels, product, product_columns, product_of, product_with};
 pub use real::{Arch, Real, Simd, WithSimd};
 pub use slices::{CpuTensor, Slice};
 pub use team::{Member, Team, set_threads, threads};

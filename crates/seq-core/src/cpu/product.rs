@@ -1,5 +1,8 @@
 mod few;
 mod large;
+mod panels;
+
+pub use panels::Panels;
 
 use std::ops::Range;
 
@@ -118,7 +121,40 @@ pub fn product_of<R: Real>(
     b: Matrix<'_, R>,
     bias: Option<&[R]>,
 ) -> Vec<R> {
-    let [m, _, n] = size;
+    new_product(size, a, b, None, bias)
+}
+
+/// As [`product_of`], of whose right matrix [`Panels`] are at hand.
+///
+/// # Panics
+///
+/// As [`product_of`], or when the panels are of a matrix of another size.
+pub fn product_with<R: Real>(
+    size: [usize; 3],
+    a: Matrix<'_, R>,
+    b: Matrix<'_, R>,
+    panels: &Panels<R>,
+    bias: Option<&[R]>,
+) -> Vec<R> {
+    new_product(size, a, b, Some(panels), bias)
+}
+
+fn new_product<R: Real>(
+    size: [usize; 3],
+    a: Matrix<'_, R>,
+    b: Matrix<'_, R>,
+    panels: Option<&Panels<R>>,
+    bias: Option<&[R]>,
+) -> Vec<R> {
+    let [m, k, n] = size;
+    if let Some(panels) = panels {
+        let found = panels.size;
+        assert_eq!(
+            found,
+            [k, n],
+            "the panels are of {found:?}, the matrix is [{k}, {n}]"
+        );
+    }
     if let Some(bias) = bias {
         assert_eq!(bias.len(), n, "the elements of a bias");
     }
@@ -127,6 +163,7 @@ pub fn product_of<R: Real>(
         size,
         a,
         b,
+        panels,
         bias,
         out: Shared::new(out.as_mut_ptr()),
     };
@@ -159,6 +196,7 @@ pub unsafe fn product_columns<R: Real, S: Simd>(
         size,
         a,
         b,
+        panels: None,
         bias,
         out,
     };
@@ -180,6 +218,8 @@ struct Product<'a, R> {
     size: [usize; 3],
     a: Matrix<'a, R>,
     b: Matrix<'a, R>,
+    /// Of `b`, where they are at hand.
+    panels: Option<&'a Panels<R>>,
     bias: Option<&'a [R]>,
     /// `[m, n]`
     out: Shared<R>,
@@ -237,6 +277,8 @@ mod tests {
         let bias = integers(n, 4);
         let new = product_of([m, k, n], a, b, None);
         let biased = product_of([m, k, n], a, b, Some(&bias));
+        let panels = Panels::new(b, [k, n]);
+        assert_eq!(product_with([m, k, n], a, b, &panels, Some(&bias)), biased);
 
         let at = |x: &Matrix<'_, f32>, row: usize, column: usize| {
             x.data[row * x.row_stride + column * x.column_stride]

@@ -6,7 +6,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{DType, Element};
 
-use super::ops::LinearOps;
+use super::ops::{LinearOps, Side};
 use crate::autodiff::{Gradient, Maybe, track};
 use crate::cpu::{CpuTensor, Matrix, Real, product_of};
 
@@ -18,13 +18,24 @@ where
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        transposed: bool,
+        side: Side,
     ) -> FloatTensor<Self> {
+        let transposed = side.transposed;
         let parents = [Maybe::Some(x), Maybe::Some(weight), bias];
-        let [y] = track::<B, C, _, 3, 1>(LinearGradient { transposed }, parents, |parents, _| {
+        let run = |parents, keep| {
             let (x, weight, bias) = gather(parents);
-            ([B::linear_map(x, weight, bias, transposed)], Some(()))
-        });
+            let packed = match (side.packed, keep) {
+                (Some(packed), true) => {
+                    // The weights are about to change.
+                    packed.clear();
+                    None
+                }
+                (packed, _) => packed,
+            };
+            let side = Side { packed, ..side };
+            ([B::linear_map(x, weight, bias, side)], Some(()))
+        };
+        let [y] = track::<B, C, _, 3, 1>(LinearGradient { transposed }, parents, run);
         y
     }
 }

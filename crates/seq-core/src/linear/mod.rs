@@ -8,6 +8,8 @@ mod ops;
 
 use burn::tensor::Tensor;
 
+use crate::PackedWeights;
+
 /// `y = x weight + bias` over the last axis: `x` `[.., d_input]`, `weight` `[d_input, d_output]`, `bias`
 /// `[d_output]`, `y` `[.., d_output]`; what [`Linear`](burn::nn::Linear) computes from its parameters.
 ///
@@ -33,6 +35,45 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
+    run(x, weight, bias, None)
+}
+
+/// As [`linear`], whose weight a module has: where the program keeps memory (`cpu::keep_memory`), its map of many
+/// rows without a gradient keeps the weight as the kernels read it in `packed`, which is for this weight alone.
+///
+/// # Panics
+///
+/// As [`linear`].
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use burn::tensor::Tensor;
+/// use seq_core::{PackedWeights, linear_packed};
+///
+/// let device = seq_core::device();
+/// let (weight, packed) = (Tensor::<2>::ones([3, 4], &device), PackedWeights::default());
+/// for _ in 0..2 {
+///     let x = Tensor::<3>::ones([2, 50, 3], &device);
+///     let y = linear_packed(x, weight.clone(), None, &packed);
+///     assert_eq!(y.dims(), [2, 50, 4]);
+/// }
+/// # }
+/// ```
+pub fn linear_packed<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    packed: &PackedWeights,
+) -> Tensor<D> {
+    run(x, weight, bias, Some(packed))
+}
+
+fn run<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    packed: Option<&PackedWeights>,
+) -> Tensor<D> {
     let ([d_input, d_output], shape) = (weight.dims(), x.dims());
     assert_eq!(
         shape[D - 1],
@@ -49,8 +90,14 @@ pub fn linear<const D: usize>(
     }
     #[cfg(feature = "cpu-kernels")]
     if ops::has_kernel(&x, &weight, bias.as_ref()) {
-        return ops::run(x, weight, bias, false);
+        let side = ops::Side {
+            transposed: false,
+            packed: packed.map(PackedWeights::share),
+        };
+        return ops::run(x, weight, bias, side);
     }
+    #[cfg(not(feature = "cpu-kernels"))]
+    let _ = packed;
     let y = x.matmul(weight.unsqueeze());
     match bias {
         Some(bias) => y + bias.unsqueeze(),
@@ -86,7 +133,11 @@ pub fn linear_transposed<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Ten
     );
     #[cfg(feature = "cpu-kernels")]
     if ops::has_kernel(&x, &weight, None) {
-        return ops::run(x, weight, None, true);
+        let side = ops::Side {
+            transposed: true,
+            packed: None,
+        };
+        return ops::run(x, weight, None, side);
     }
     x.matmul(weight.transpose().unsqueeze())
 }

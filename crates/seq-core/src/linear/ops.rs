@@ -4,8 +4,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Element, Tensor};
 
+use crate::PackedWeights;
 use crate::autodiff::Maybe;
-use crate::cpu::{CpuTensor, Matrix, Real, product_of};
+use crate::cpu::{CpuTensor, Matrix, Panels, Real, keeps_memory, product_of, product_with};
 
 /// Whether the kernels run on these tensors.
 pub(super) fn has_kernel<const D: usize>(
@@ -20,15 +21,27 @@ pub(super) fn has_kernel<const D: usize>(
         && crate::is_cpu(&x.device())
 }
 
+/// What the right side of a map is besides its tensors.
+#[derive(Debug)]
+pub struct Side {
+    /// Whether the weight is `[d_output, d_input]`.
+    pub transposed: bool,
+    /// Where its panels are kept.
+    pub packed: Option<PackedWeights>,
+}
+
+/// Fewer rows read the weights where they lie or pack them in passing, and leave the memory to others.
+const WORTH_KEEPING: usize = 64;
+
 /// Runs a map that has kernels.
 pub(super) fn run<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
-    transposed: bool,
+    side: Side,
 ) -> Tensor<D> {
     let bias = bias.map(Tensor::into_dispatch).into();
-    let y = Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch(), bias, transposed);
+    let y = Dispatch::linear_map(x.into_dispatch(), weight.into_dispatch(), bias, side);
     Tensor::from_dispatch(y)
 }
 
@@ -39,7 +52,7 @@ pub trait LinearOps: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         #[extension_type] bias: Maybe<Self>,
-        transposed: bool,
+        side: Side,
     ) -> FloatTensor<Self>;
 }
 
@@ -49,9 +62,9 @@ impl LinearOps for burn::backend::NdArray {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        transposed: bool,
+        side: Side,
     ) -> FloatTensor<Self> {
-        run_on::<Self>(&x, &weight, &bias, transposed)
+        run_on::<Self>(&x, &weight, &bias, &side)
     }
 }
 
@@ -61,9 +74,9 @@ impl LinearOps for burn::backend::Flex {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        transposed: bool,
+        side: Side,
     ) -> FloatTensor<Self> {
-        run_on::<Self>(&x, &weight, &bias, transposed)
+        run_on::<Self>(&x, &weight, &bias, &side)
     }
 }
 
@@ -71,14 +84,14 @@ fn run_on<B: Backend>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     bias: &Maybe<B>,
-    transposed: bool,
+    side: &Side,
 ) -> FloatTensor<B>
 where
     FloatTensor<B>: CpuTensor,
 {
     match x.dtype() {
-        DType::F64 => run_in::<B, f64>(x, weight, bias, transposed),
-        _ => run_in::<B, f32>(x, weight, bias, transposed),
+        DType::F64 => run_in::<B, f64>(x, weight, bias, side),
+        _ => run_in::<B, f32>(x, weight, bias, side),
     }
 }
 
@@ -86,7 +99,7 @@ fn run_in<B: Backend, R: Real + Element>(
     x: &FloatTensor<B>,
     weight: &FloatTensor<B>,
     bias: &Maybe<B>,
-    transposed: bool,
+    side: &Side,
 ) -> FloatTensor<B>
 where
     FloatTensor<B>: CpuTensor,
@@ -94,7 +107,7 @@ where
     let [rows, columns] = weight.shape().dims();
     let elements = weight.elements::<R>();
     let matrix = Matrix::rows(&elements, columns);
-    let ([d_input, d_output], matrix) = match transposed {
+    let ([d_input, d_output], matrix) = match side.transposed {
         true => ([columns, rows], matrix.transposed()),
         false => ([rows, columns], matrix),
     };
@@ -104,6 +117,14 @@ where
     let size = [rows, d_input, d_output];
     let x = x.elements();
     let x = Matrix::rows(&x, d_input);
-    let y = product_of(size, x, matrix, bias.elements().as_deref());
+    let bias = bias.elements();
+    let y = match &side.packed {
+        Some(packed) if rows >= WORTH_KEEPING && keeps_memory() => {
+            let pack = || Panels::new(matrix, [d_input, d_output]);
+            let panels = packed.get::<B, R, _, 1>([weight], true, pack);
+            product_with(size, x, matrix, &panels, bias.as_deref())
+        }
+        _ => product_of(size, x, matrix, bias.as_deref()),
+    };
     FloatTensor::<B>::from_vec(y, &shape)
 }

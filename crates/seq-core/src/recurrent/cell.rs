@@ -20,9 +20,9 @@ use crate::cpu::{Real, Simd};
 ///
 /// ```
 /// use burn::tensor::Tensor;
-/// use seq_core::BackendName;
 /// use seq_core::cpu::{Real, Simd};
-/// use seq_core::recurrent::{Backward, Cell, Forward, PackedWeights, Recurrence, State, Taken};
+/// use seq_core::recurrent::{Backward, Cell, Forward, Recurrence, State, Taken};
+/// use seq_core::{BackendName, PackedWeights};
 ///
 /// /// A leaky integrator, `h = a h + x`; the slot also takes the recurrent product.
 /// #[derive(Debug, Clone)]

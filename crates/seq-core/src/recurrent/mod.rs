@@ -18,7 +18,6 @@ mod layer;
 #[cfg(feature = "cpu-kernels")]
 #[allow(deprecated, reason = "Burn prefers flex to ndarray; both are kept")]
 mod ops;
-mod packed;
 mod pytorch;
 mod recurrence;
 mod reference;
@@ -33,7 +32,6 @@ pub use cell::{Backward, Cell, Forward, State, Taken};
 pub use config::{LayerOptions, RecurrentConfig};
 pub use convert::{BurnGate, ConvertError, FromBurn};
 pub use layer::{Recurrent, RecurrentCell};
-pub use packed::PackedWeights;
 pub use pytorch::{Names, PyTorchCell};
 pub use recurrence::{Fused, Recurrence};
 pub use reference::unroll;

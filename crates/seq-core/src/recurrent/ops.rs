@@ -7,11 +7,10 @@ use burn::tensor::{DType, Element, Tensor};
 
 use super::cell::Cell;
 use super::cpu::{self, Gradients, Incoming, Outputs, Packed, Problem, Saved};
-use super::packed::PackedWeights;
 use super::recurrence::Recurrence;
-use crate::Lengths;
 use crate::autodiff::Maybe;
 use crate::cpu::{CpuTensor, Real, Slice};
+use crate::{Lengths, PackedWeights};
 
 /// Runs a layer that has kernels.
 pub(super) fn run<
@@ -218,7 +217,7 @@ where
     let pack = || Typed::<R>::pack(kernel, &problem);
     let packed = plan
         .packed
-        .get::<B, R>(&inputs.weight_ih, &inputs.weight_hh, !keep, pack);
+        .get::<B, R, _, 2>([&inputs.weight_ih, &inputs.weight_hh], !keep, pack);
     let outputs = Typed::<R>::forward(kernel, &problem, &packed, keep);
     let (batch, time, hidden) = (problem.batch, problem.time, problem.d_hidden);
     let tensor = |values, shape: &[usize]| FloatTensor::<B>::from_vec(values, shape);

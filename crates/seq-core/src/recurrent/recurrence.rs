@@ -4,9 +4,9 @@ use burn::tensor::Tensor;
 
 #[cfg(feature = "cpu-kernels")]
 use super::cell::Cell;
-use super::packed::PackedWeights;
 #[cfg(feature = "cpu-kernels")]
 use crate::Lengths;
+use crate::PackedWeights;
 
 /// The tensors of one recurrent layer in one direction. The rows of the weights are blocks of
 /// `d_hidden`, one a gate.

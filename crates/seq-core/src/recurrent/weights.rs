@@ -3,7 +3,8 @@ use burn::nn::{Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{CellState, PackedWeights, Recurrence};
+use super::{CellState, Recurrence};
+use crate::PackedWeights;
 
 /// What the cells of all recurrent layers have in common: the weights of the input product and of the
 /// recurrent product, in PyTorch's names and layout.

@@ -81,6 +81,7 @@ impl FeedForwardConfig {
             output: linear(self.d_hidden, self.d_model, self.bias, device),
             dropout: DropoutConfig::new(self.dropout).init(),
             activation: self.activation,
+            packed: Default::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 use burn::module::Module;
 use burn::nn::{Dropout, Linear};
 use burn::tensor::Tensor;
-use seq_core::linear;
+use seq_core::{PackedWeights, linear_packed};
 
 use super::Activation;
 
@@ -40,6 +40,9 @@ pub struct FeedForward {
     /// The nonlinearity.
     #[module(skip)]
     pub activation: Activation,
+    /// The weights of `input`, `gate` and `output` as the CPU kernels read them.
+    #[module(skip)]
+    pub packed: [PackedWeights; 3],
 }
 
 impl FeedForward {
@@ -54,17 +57,19 @@ impl FeedForward {
     ///
     /// When `x` has another width, naming both.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let map = |layer: &Linear, x| {
+        let [to_input, to_gate, to_output] = &self.packed;
+        let map = |layer: &Linear, x, packed| {
             let bias = layer.bias.as_ref().map(|bias| bias.val());
-            linear(x, layer.weight.val(), bias)
+            linear_packed(x, layer.weight.val(), bias, packed)
         };
         let hidden = match &self.gate {
             Some(gate) => {
-                let gate = map(gate, x.clone());
-                self.activation.forward_gated(gate, map(&self.input, x))
+                let gate = map(gate, x.clone(), to_gate);
+                let up = map(&self.input, x, to_input);
+                self.activation.forward_gated(gate, up)
             }
-            None => self.activation.forward(map(&self.input, x)),
+            None => self.activation.forward(map(&self.input, x, to_input)),
         };
-        map(&self.output, self.dropout.forward(hidden))
+        map(&self.output, self.dropout.forward(hidden), to_output)
     }
 }

@@ -146,6 +146,7 @@ impl MultiHeadAttentionConfig {
             scale: self.scale,
             softcap: self.softcap,
             dropout: self.dropout,
+            packed: Default::default(),
         }
     }
 }

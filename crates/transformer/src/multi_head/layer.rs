@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Bool, Device, Distribution, Tensor};
 use seq_core::blocks::Norm;
-use seq_core::{Lengths, SequenceLayer, linear};
+use seq_core::{Lengths, PackedWeights, SequenceLayer, linear_packed};
 
 use crate::{Alignment, Attention, AttentionDropout, KvCache, Rotary};
 
@@ -63,6 +63,9 @@ pub struct MultiHeadAttention {
     /// The probability that an attention weight is dropped while training.
     #[module(skip)]
     pub dropout: f64,
+    /// The weights of `query`, `key`, `value` and `output` as the CPU kernels read them.
+    #[module(skip)]
+    pub packed: [PackedWeights; 4],
 }
 
 /// What the queries of one call may see, all of it together; by default everything.
@@ -199,7 +202,11 @@ impl MultiHeadAttention {
         }
         .run();
         let [batch, time, heads, width] = y.dims();
-        map(&self.output, y.reshape([batch, time, heads * width]))
+        map(
+            &self.output,
+            y.reshape([batch, time, heads * width]),
+            &self.packed[3],
+        )
     }
 
     fn heads(&self, x: Tensor<3>) -> Tensor<4> {
@@ -208,17 +215,17 @@ impl MultiHeadAttention {
     }
 
     fn queries(&self, x: Tensor<3>, positions: &[usize]) -> Tensor<4> {
-        let queries = self.heads(map(&self.query, x));
+        let queries = self.heads(map(&self.query, x, &self.packed[0]));
         self.turned(queries, self.query_norm.as_ref(), positions)
     }
 
     fn keys(&self, x: Tensor<3>, positions: &[usize]) -> Tensor<4> {
-        let keys = self.heads(map(&self.key, x));
+        let keys = self.heads(map(&self.key, x, &self.packed[1]));
         self.turned(keys, self.key_norm.as_ref(), positions)
     }
 
     fn values(&self, x: Tensor<3>) -> Tensor<4> {
-        self.heads(map(&self.value, x))
+        self.heads(map(&self.value, x, &self.packed[2]))
     }
 
     fn turned(&self, x: Tensor<4>, norm: Option<&Norm>, positions: &[usize]) -> Tensor<4> {
@@ -305,8 +312,9 @@ fn draw(device: &Device) -> u64 {
 }
 
 /// A linear map by the threads of the kernels.
-fn map<const D: usize>(map: &Linear, x: Tensor<D>) -> Tensor<D> {
-    linear(x, map.weight.val(), map.bias.as_ref().map(Param::val))
+fn map<const D: usize>(map: &Linear, x: Tensor<D>, packed: &PackedWeights) -> Tensor<D> {
+    let bias = map.bias.as_ref().map(Param::val);
+    linear_packed(x, map.weight.val(), bias, packed)
 }
 
 impl SequenceLayer for MultiHeadAttention {

@@ -3,15 +3,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::panels::{DEPTH, Part, REGISTERS, pack, registers};
 use super::{Matrix, Product};
 use crate::cpu::tile::{accumulate_in_order, tiles, with_rows};
 use crate::cpu::{Arch, Buffer, Member, Real, Simd, Team, WithSimd, prefetch};
-
-/// How many registers of columns a panel holds a step.
-const REGISTERS: usize = 4;
-
-/// The depth of a panel: with 64 columns of `f32` it takes an eighth of a megabyte.
-const DEPTH: usize = 512;
 
 /// How many rows one piece of work has at most: few enough that they stay in the second cache or near it, many
 /// enough to be worth packing a panel.
@@ -106,35 +101,43 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let panels = n.div_ceil(width);
         let wanted = (PIECES * self.member.count()).div_ceil(panels);
         let blocks = wanted.min(m.div_ceil(ROWS / 8)).max(m.div_ceil(ROWS));
+        let room = match self.product.panels {
+            Some(_) => 0,
+            None => width * k.clamp(1, DEPTH),
+        };
         // SAFETY: `pack` writes what is read.
-        let mut panel = unsafe { Buffer::uninit(width * k.clamp(1, DEPTH)) };
+        let mut panel = unsafe { Buffer::uninit(room) };
         // What the panel holds: which columns and which depth.
         let mut packed = None;
         for piece in self.pieces(blocks * panels) {
             let (block, column) = (piece / panels, piece % panels * width);
             let rows = block * m / blocks..(block + 1) * m / blocks;
             let columns = width.min(n - column);
-            let registers = match columns.div_ceil(lanes) {
-                3 => REGISTERS,
-                registers => registers,
-            };
+            let registers = registers(columns, lanes);
             // Without a depth there is still a bias.
             for first in (0..k.max(1)).step_by(DEPTH) {
-                let depth = DEPTH.min(k - first);
-                let piece = Piece {
-                    rows: rows.clone(),
+                let part = Part {
                     column,
                     columns,
                     first,
-                    depth,
+                    depth: DEPTH.min(k - first),
                 };
-                let panel = panel.as_mut_slice();
+                let panel = match self.product.panels {
+                    Some(panels) => panels.panel(column, first, registers * lanes),
+                    None => {
+                        let panel = panel.as_mut_slice();
+                        if packed != Some((column, first)) {
+                            // SAFETY: inside of the matrix, and the panel holds it.
+                            unsafe { pack(&self.product.b, part, registers * lanes, panel) };
+                            packed = Some((column, first));
+                        }
+                        &*panel
+                    }
+                };
+                let rows = rows.clone();
+                let piece = Piece { rows, part };
                 // SAFETY: the piece is inside of the product and this thread's own; the panel holds it.
                 unsafe {
-                    if packed != Some((column, first)) {
-                        self.pack(&piece, registers * lanes, panel);
-                        packed = Some((column, first));
-                    }
                     match registers {
                         1 => self.multiply::<S, 1>(s, &piece, panel),
                         2 => self.multiply::<S, 2>(s, &piece, panel),
@@ -146,13 +149,10 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
     }
 }
 
-/// Some rows and columns of the output, and a part of the depth.
+/// Some rows of the output, and what they are multiplied by.
 struct Piece {
     rows: std::ops::Range<usize>,
-    column: usize,
-    columns: usize,
-    first: usize,
-    depth: usize,
+    part: Part,
 }
 
 impl<R: Real> Thread<'_, '_, R> {
@@ -170,55 +170,6 @@ impl<R: Real> Thread<'_, '_, R> {
         })
     }
 
-    /// Copies the piece's part of the right matrix, `width` columns of each row one after the other, those beyond the
-    /// matrix zeros.
-    ///
-    /// # Safety
-    ///
-    /// The piece must be inside of the matrix, and `panel` hold `depth * width` elements.
-    #[inline(always)]
-    unsafe fn pack(&self, piece: &Piece, width: usize, panel: &mut [R]) {
-        let &Piece {
-            column,
-            columns,
-            first,
-            depth,
-            ..
-        } = piece;
-        let b = &self.product.b;
-        let panel = &mut panel[..depth * width];
-        // SAFETY: inside of the matrix and the panel.
-        unsafe {
-            let from = b
-                .data
-                .as_ptr()
-                .add(first * b.row_stride + column * b.column_stride);
-            if b.column_stride == 1 {
-                for (i, out) in panel.chunks_exact_mut(width).enumerate() {
-                    let row = std::slice::from_raw_parts(from.add(i * b.row_stride), columns);
-                    out[..columns].copy_from_slice(row);
-                    out[columns..].fill(R::ZERO);
-                }
-                return;
-            }
-            // A cache line of each column at a time.
-            const BLOCK: usize = 16;
-            for block in (0..depth).step_by(BLOCK) {
-                let steps = BLOCK.min(depth - block);
-                for j in 0..columns {
-                    let from = from.add(block * b.row_stride + j * b.column_stride);
-                    let out = panel.as_mut_ptr().add(block * width + j);
-                    for i in 0..steps {
-                        *out.add(i * width) = *from.add(i * b.row_stride);
-                    }
-                }
-                for out in panel[block * width..(block + steps) * width].chunks_exact_mut(width) {
-                    out[columns..].fill(R::ZERO);
-                }
-            }
-        }
-    }
-
     /// Multiplies the rows of a piece with a panel of `V` registers a step.
     ///
     /// # Safety
@@ -230,7 +181,7 @@ impl<R: Real> Thread<'_, '_, R> {
             let row = piece.rows.start + row;
             // The rows that come next lie apart: each has to be asked for, which is then followed.
             for next in row + count..row + 2 * count {
-                let at = next * self.rows.row_stride + piece.first;
+                let at = next * self.rows.row_stride + piece.part.first;
                 prefetch(self.rows.data.as_ptr().wrapping_add(at));
             }
             // SAFETY: the caller's promise.
@@ -256,15 +207,18 @@ impl<R: Real> Thread<'_, '_, R> {
             let from: [*const R; M] = std::array::from_fn(|i| {
                 rows.data
                     .as_ptr()
-                    .add((row + i) * rows.row_stride + piece.first)
+                    .add((row + i) * rows.row_stride + piece.part.first)
             });
-            let out: [*mut R; M] =
-                std::array::from_fn(|i| product.out.at((row + i) * product.size[2] + piece.column));
-            let count = |v: usize| lanes.min(piece.columns.saturating_sub(v * lanes));
+            let out: [*mut R; M] = std::array::from_fn(|i| {
+                product
+                    .out
+                    .at((row + i) * product.size[2] + piece.part.column)
+            });
+            let count = |v: usize| lanes.min(piece.part.columns.saturating_sub(v * lanes));
             let zero = R::splat(s, R::ZERO);
             let mut acc = [[[zero; V]; 1]; M];
-            let whole = piece.columns == V * lanes;
-            if piece.first > 0 {
+            let whole = piece.part.columns == V * lanes;
+            if piece.part.first > 0 {
                 for (acc, out) in acc.iter_mut().zip(out) {
                     for (v, acc) in acc[0].iter_mut().enumerate() {
                         let p = out.add(v * lanes);
@@ -278,14 +232,14 @@ impl<R: Real> Thread<'_, '_, R> {
             } else if let Some(bias) = product.bias {
                 for v in 0..V {
                     if count(v) > 0 {
-                        let p = bias.as_ptr().add(piece.column + v * lanes);
+                        let p = bias.as_ptr().add(piece.part.column + v * lanes);
                         let bias = R::load_first(s, p, count(v));
                         acc.iter_mut().for_each(|acc| acc[0][v] = bias);
                     }
                 }
             }
             // So that a row does not depend on how many there are.
-            accumulate_in_order(s, piece.depth, from, [panel.as_ptr()], &mut acc);
+            accumulate_in_order(s, piece.part.depth, from, [panel.as_ptr()], &mut acc);
             for (acc, out) in acc.iter().zip(out) {
                 for (v, acc) in acc[0].iter().enumerate() {
                     let p = out.add(v * lanes);

@@ -14,28 +14,25 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::Element;
 
 #[cfg(feature = "cpu-kernels")]
-use super::cpu::Packed;
-#[cfg(feature = "cpu-kernels")]
 use crate::cpu::{CpuTensor, Real};
 
-/// The weights of a recurrent layer in the order in which the CPU kernels read them, kept from one run
-/// to the next: packing them anew would take a tenth of a sequence, and longer than a step.
+/// The weights of a layer in the order in which the CPU kernels read them, kept from one run to the next:
+/// packing them anew would take a tenth of a sequence, and longer than a step of a recurrent layer.
 ///
-/// A cell has one of these in a skipped field and [shares](Self::share) it with every [`Recurrence`].
-/// Runs without a gradient fill it, so that the weights are then in memory twice; with other weights it
-/// is filled again, and a run with a gradient or without a kernel empties it. A clone begins with the
-/// same weights and goes its own way.
+/// A module has one of these in a skipped field for all weights that are packed together, and
+/// [shares](Self::share) it with every [`Recurrence`](crate::recurrent::Recurrence), or gives it to
+/// [`linear_packed`](crate::linear_packed). Runs without a gradient fill it, so that the weights are then in memory
+/// twice; with other weights it is filled again, and a run with a gradient or without a kernel empties it. A clone
+/// begins with the same weights and goes its own way.
 ///
 /// ```
 /// #[derive(burn::module::Module, Debug)]
 /// struct Cell {
 ///     weight_hh: burn::module::Param<burn::tensor::Tensor<2>>,
 ///     #[module(skip)]
-///     packed: seq_core::recurrent::PackedWeights,
+///     packed: seq_core::PackedWeights,
 /// }
 /// ```
-///
-/// [`Recurrence`]: super::Recurrence
 #[derive(Default)]
 pub struct PackedWeights {
     #[cfg(feature = "cpu-kernels")]
@@ -67,13 +64,12 @@ impl Debug for PackedWeights {
     }
 }
 
-/// Packed weights and the tensors they were made of. As long as those are held here, Burn changes
-/// neither in place and nothing else gets their memory: what lies there is still the same.
+/// What was packed, and the tensors it was made of. As long as those are held here, Burn changes none of them in
+/// place and nothing else gets their memory: what lies there is still the same.
 #[cfg(feature = "cpu-kernels")]
-struct Entry<B: Backend, R> {
-    weight_ih: FloatTensor<B>,
-    weight_hh: FloatTensor<B>,
-    packed: Arc<Packed<R>>,
+struct Entry<W, T, const N: usize> {
+    weights: [W; N],
+    packed: Arc<T>,
 }
 
 #[cfg(feature = "cpu-kernels")]
@@ -86,37 +82,32 @@ impl PackedWeights {
     }
 
     /// Forgets what is there.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *self.latest() = None;
     }
 
     /// The packed weights, made by `pack` if they are not there; with `store`, they then stay.
-    pub(super) fn get<B: Backend, R: Real + Element>(
+    pub(crate) fn get<B: Backend, R: Real + Element, T: Send + Sync + 'static, const N: usize>(
         &self,
-        weight_ih: &FloatTensor<B>,
-        weight_hh: &FloatTensor<B>,
+        weights: [&FloatTensor<B>; N],
         store: bool,
-        pack: impl FnOnce() -> Packed<R>,
-    ) -> Arc<Packed<R>>
+        pack: impl FnOnce() -> T,
+    ) -> Arc<T>
     where
         FloatTensor<B>: CpuTensor,
     {
         let entry = self.latest().clone();
-        let entry = entry.and_then(|entry| entry.downcast::<Entry<B, R>>().ok());
+        let entry = entry.and_then(|entry| entry.downcast::<Entry<FloatTensor<B>, T, N>>().ok());
         if let Some(entry) = entry
-            && same::<_, R>(&entry.weight_ih, weight_ih)
-            && same::<_, R>(&entry.weight_hh, weight_hh)
+            && same::<_, R, N>(entry.weights.each_ref(), weights)
         {
             return entry.packed.clone();
         }
         let packed = Arc::new(pack());
         // Strided weights are not even the same as themselves.
-        let store =
-            store && same::<_, R>(weight_ih, weight_ih) && same::<_, R>(weight_hh, weight_hh);
-        *self.latest() = match store {
-            true => Some(Arc::new(Entry::<B, R> {
-                weight_ih: weight_ih.clone(),
-                weight_hh: weight_hh.clone(),
+        *self.latest() = match store && same::<_, R, N>(weights, weights) {
+            true => Some(Arc::new(Entry {
+                weights: weights.map(FloatTensor::<B>::clone),
                 packed: packed.clone(),
             })),
             false => None,
@@ -125,16 +116,17 @@ impl PackedWeights {
     }
 }
 
-/// Whether two tensors are the same elements in the same memory. Never so for strided ones, which the
-/// kernels copy.
+/// Whether tensors are the same elements in the same memory. Never so for strided ones, which the kernels copy.
 #[cfg(feature = "cpu-kernels")]
-fn same<T: CpuTensor, R: Real + Element>(a: &T, b: &T) -> bool {
-    match (a.elements::<R>(), b.elements::<R>()) {
-        (Cow::Borrowed(elements), Cow::Borrowed(others)) => {
-            std::ptr::eq(elements, others) && a.shape() == b.shape()
-        }
-        _ => false,
-    }
+fn same<T: CpuTensor, R: Real + Element, const N: usize>(a: [&T; N], b: [&T; N]) -> bool {
+    a.into_iter()
+        .zip(b)
+        .all(|(a, b)| match (a.elements::<R>(), b.elements::<R>()) {
+            (Cow::Borrowed(elements), Cow::Borrowed(others)) => {
+                std::ptr::eq(elements, others) && a.shape() == b.shape()
+            }
+            _ => false,
+        })
 }
 
 #[cfg(all(test, feature = "ndarray"))]
@@ -144,7 +136,6 @@ mod tests {
     use burn::backend::ndarray::NdArrayTensor;
 
     use super::*;
-    use crate::cpu::Buffer;
 
     fn weight() -> NdArrayTensor {
         NdArrayTensor::from_vec(vec![1.0_f32; 6], &[2, 3])
@@ -153,14 +144,7 @@ mod tests {
     /// Whether the weights had to be packed.
     fn packs(packed: &PackedWeights, weight: &NdArrayTensor, store: bool) -> bool {
         let mut count = 0;
-        packed.get::<NdArray, f32>(weight, weight, store, || {
-            count += 1;
-            Packed {
-                input: Buffer::zeroed(6),
-                recurrent: Buffer::zeroed(6),
-                gated: Buffer::zeroed(0),
-            }
-        });
+        packed.get::<NdArray, f32, _, 2>([weight; 2], store, || count += 1);
         count > 0
     }
 
