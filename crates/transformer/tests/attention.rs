@@ -1,8 +1,9 @@
 //! The kernels of attention beside its reference body.
 
-use burn::tensor::{Bool, DType, Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use proptest::prelude::*;
 use seq_core::BackendName;
+use seq_core::testing::random::Random;
 use seq_core::testing::recurrent::cpu_backends;
 use seq_transformer::{Alignment, Attention, AttentionDropout, Lengths};
 
@@ -80,15 +81,12 @@ impl Case {
     }
 
     fn attention(&self, device: &Device, dtype: DType) -> (Attention, Vec<Tensor<4>>) {
-        device.seed(self.seed);
         let [time_query, time_key] = self.time;
-        let random = |shape: [usize; 4]| {
-            let x = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype));
-            if device.is_autodiff() {
-                x.require_grad()
-            } else {
-                x
-            }
+        let mut numbers = Random::new(self.seed, device, dtype);
+        // Of variance one.
+        let mut random = |shape: [usize; 4]| {
+            let edge = 3_f64.sqrt();
+            numbers.between("", shape, -edge, edge)
         };
         let query = random([self.batch, time_query, self.heads(), self.widths[0]]);
         let key = random([self.batch, time_key, self.kv_heads, self.widths[0]]);
@@ -150,7 +148,7 @@ fn compare(case: &Case, device: &Device, dtype: DType) -> [f64; 2] {
             true => attention.reference(),
             false => attention.run(),
         };
-        let probe = Tensor::<4>::random(y.dims(), Distribution::Normal(0.0, 1.0), (&device, dtype));
+        let probe = Random::new(!case.seed, &device, dtype).tensor("", y.dims());
         let gradients = (y * probe).sum().backward();
         let of = |x: &Tensor<4>| {
             let gradient = x.grad(&gradients);
@@ -234,7 +232,7 @@ fn parts_of_the_queries_are_the_whole() {
     };
     let cpu = cpu_backends().next().expect("a CPU backend").device();
     let (attention, _) = case.attention(&cpu, DType::F32);
-    let probe = Tensor::<4>::random([1, 600, 2, 2], Distribution::Normal(0.0, 1.0), &cpu);
+    let probe: Tensor<4> = Random::new(8, &cpu, DType::F32).tensor("", [1, 600, 2, 2]);
     let probe = probe.into_data();
     let expected = outcome(&attention, &cpu.autodiff(), Attention::run, &probe);
     for backend in BackendName::compiled() {
