@@ -189,7 +189,7 @@ fn positions_of_a_part_of_each_head_stay_interleaved() {
     let rows: Vec<f32> = rows.into_data().iter().collect();
     assert_eq!(rows, file);
     let error = save_pretrained(&model, &config, folder.path()).unwrap_err();
-    assert!(error.to_string().contains("rotary"), "{error}");
+    assert!(error.to_string().contains("field `interleaved`"), "{error}");
 }
 
 fn with_factors(writer: Writer, factors: &[f32]) -> Writer {
