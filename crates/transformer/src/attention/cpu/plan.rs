@@ -288,8 +288,9 @@ pub(super) unsafe fn turn<R: Real>(
                 let square: [[R; SIDE]; SIDE] = std::array::from_fn(|i| {
                     from.add(i * stride).cast::<[R; SIDE]>().read_unaligned()
                 });
-                for i in 0..SIDE {
-                    let column: [R; SIDE] = std::array::from_fn(|j| square[j][i] * factor);
+                let columns: [[R; SIDE]; SIDE] =
+                    std::array::from_fn(|i| std::array::from_fn(|j| square[j][i] * factor));
+                for (i, column) in columns.into_iter().enumerate() {
                     let to = into.add((k + i) * width + lane);
                     to.cast::<[R; SIDE]>().write_unaligned(column);
                 }
