@@ -9,6 +9,9 @@ pub(super) const REGISTERS: usize = 4;
 /// The depth of a panel: with 64 columns of `f32` it takes an eighth of a megabyte.
 pub(super) const DEPTH: usize = 512;
 
+/// Bytes of the widest registers.
+const WIDEST: usize = 64;
+
 /// A matrix in the order in which [`product_with`](super::product_with) reads it: for one that many products have to
 /// their right, as the weights of a linear map, which without them each product packs anew. It takes as much memory
 /// as the matrix again.
@@ -41,9 +44,10 @@ impl<R: Real> Panels<R> {
             b.holds(k, n),
             "a matrix [{k}, {n}] reaches beyond its memory"
         );
+        // The last panel is as wide as the widest registers make it, or less.
+        let width = REGISTERS * WIDEST / size_of::<R>();
+        let mut elements = Buffer::zeroed(k * n.next_multiple_of(width));
         let arch = Arch::new();
-        // SAFETY: every element is written below before anyone reads it.
-        let mut elements = unsafe { Buffer::uninit(k * arch.dispatch(Width::<R>::of(n))) };
         let out = elements.shared();
         let b = &b;
         Team::run(threads(), |member| {
@@ -72,33 +76,6 @@ pub(super) fn registers(columns: usize, lanes: usize) -> usize {
     match columns.div_ceil(lanes) {
         3 => REGISTERS,
         registers => registers,
-    }
-}
-
-/// How wide all panels of `n` columns are together.
-struct Width<R> {
-    n: usize,
-    of: std::marker::PhantomData<R>,
-}
-
-impl<R> Width<R> {
-    fn of(n: usize) -> Self {
-        Self {
-            n,
-            of: std::marker::PhantomData,
-        }
-    }
-}
-
-impl<R: Real> WithSimd for Width<R> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        let lanes = R::lanes::<S>();
-        let width = REGISTERS * lanes;
-        let whole = self.n / width * width;
-        whole + registers(self.n - whole, lanes) * lanes
     }
 }
 
