@@ -24,7 +24,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What to compare.
-    #[arg(required = true)]
+    #[arg(default_values = ["The sea is calm.", "The ocean lies still.", "He sold his house."])]
     sentences: Vec<String>,
 }
 
