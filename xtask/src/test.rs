@@ -4,9 +4,8 @@ use crate::command::{Result, cargo, run};
 
 /// Runs the unit, golden, conformance, doc and example tests.
 ///
-/// One run for each backend, out of one build. The conformance and golden tests of a run are on its
-/// backend and on `ndarray`, which it is compared with; all others on its backend alone. Doc tests run on
-/// the CPU.
+/// One run for each backend, out of one build. Each is on its backend alone, but for the law that the
+/// results are those of `ndarray`. Doc tests run on the CPU.
 #[derive(Args)]
 pub struct Test {
     /// Where to run: `wgpu` needs a Vulkan, Metal or DirectX driver; Mesa's lavapipe will do.

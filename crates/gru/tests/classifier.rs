@@ -2,8 +2,8 @@
 
 use burn::module::Module;
 use burn::tensor::{Distribution, Tensor};
-use seq_core::BackendName;
 use seq_core::models::Classifier;
+use seq_core::testing::backends;
 use seq_gru::{GruConfig, Lengths, SequenceLayer};
 
 /// The largest measured is 7.5e-9.
@@ -11,7 +11,7 @@ const TOLERANCE: f32 = 1e-6;
 
 #[test]
 fn each_of_a_padded_batch_gets_the_head_of_its_own_mean() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let gru = GruConfig::new(3, 4).with_bidirectional(true).init(&device);
         let model = Classifier::new(5, gru, &device);

@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::nn::activation::{ActivationConfig, HardSigmoidConfig};
 use burn::nn::{self, gru};
 use burn::tensor::{Device, Tensor, activation};
-use seq_core::BackendName;
+use seq_core::testing::backends;
 use seq_core::testing::recurrent::convert::{assert_close, shake, uniform};
 use seq_gru::{Activation, ConvertError, Gru, GruCell, GruConfig, SequenceLayer, UpdateGate};
 
@@ -14,7 +14,7 @@ fn gates(gru: &mut gru::Gru) -> [&mut nn::GateController; 3] {
 
 #[test]
 fn burn_modules_are_taken_over() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let x = uniform([2, 5, 3], &device);
         let plain = gru::GruConfig::new(3, 4, true);
@@ -110,7 +110,7 @@ impl Keras {
 
 #[test]
 fn keras_arrays_are_put_into_order() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let keras = Keras::new(&device);
         let x = uniform([2, 5, 3], &device);
@@ -160,7 +160,7 @@ fn keras_arrays_that_do_not_fit_are_refused() {
 
 #[test]
 fn both_conventions_of_the_update_gate_are_one_function() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let x = uniform([2, 5, 3], &device);
         let plain = GruConfig::new(3, 4);

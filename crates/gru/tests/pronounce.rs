@@ -3,12 +3,12 @@
 #[path = "../examples/pronounce/model.rs"]
 mod model;
 
+use seq_core::testing::backends;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::{LoadError, MAX_LETTERS, MAX_PHONEMES, Pronouncer};
-use seq_core::BackendName;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pronounce/data")
@@ -26,7 +26,7 @@ fn expected() -> BTreeMap<String, Vec<String>> {
 #[test]
 fn phonemes_are_those_of_g2p_en() {
     let expected = expected();
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let model = Pronouncer::load(&folder(), &backend.device()).unwrap();
         for (word, phonemes) in &expected {
             let found = model.pronounce(&[word]);
@@ -54,7 +54,7 @@ fn any_text_is_pronounced() {
         "İ",
         &long,
     ];
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let model = Pronouncer::load(&folder(), &backend.device()).unwrap();
         for phonemes in model.pronounce(&odd) {
             assert!(phonemes.len() <= MAX_PHONEMES, "{backend}: {phonemes:?}");

@@ -6,9 +6,9 @@ use std::path::Path;
 use burn::module::Module;
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use seq_core::BackendName;
 use seq_core::checkpoint::write_safetensors;
 use seq_core::models::Sampler;
+use seq_core::testing::backends;
 use seq_gru::GruConfig;
 use seq_hybrid::{
     BlockConfig, CheckpointError, HybridConfig, HybridConfigError, HybridLm, HybridLmConfig, load,
@@ -300,7 +300,7 @@ fn logits(model: &HybridLm, device: &Device) -> Vec<f32> {
 
 #[test]
 fn what_is_saved_is_loaded() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         for tied in [true, false] {
             let config = HybridLmConfig::new(11, all()).with_tied_embeddings(tied);
@@ -418,7 +418,7 @@ fn infinity_is_not_saved() {
 
 #[test]
 fn a_model_learns_and_writes() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device().autodiff();
         let config = HybridLmConfig::new(11, all());
         let mut model = config.init(&device);

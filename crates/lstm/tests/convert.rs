@@ -4,13 +4,13 @@ use burn::module::Param;
 use burn::nn;
 use burn::nn::activation::ActivationConfig;
 use burn::tensor::Tensor;
-use seq_core::BackendName;
+use seq_core::testing::backends;
 use seq_core::testing::recurrent::convert::{assert_close, shake, uniform};
 use seq_lstm::{ConvertError, Lstm, LstmCell, LstmConfig, SequenceLayer};
 
 #[test]
 fn burn_modules_are_taken_over() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let x = uniform([2, 5, 3], &device);
         let plain = nn::LstmConfig::new(3, 4, true);

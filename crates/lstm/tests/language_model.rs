@@ -5,8 +5,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
-use seq_core::BackendName;
 use seq_core::models::{LanguageModel, Sampler, TextTraining, TrainingFailure, surprisal};
+use seq_core::testing::backends;
 use seq_data::text::TextWindows;
 use seq_lstm::{Lstm, LstmConfig};
 
@@ -19,7 +19,7 @@ fn model(device: &burn::tensor::Device) -> LanguageModel<Lstm> {
 
 #[test]
 fn steps_give_the_logits_of_the_whole() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let model = model(&device);
         let ids = Tensor::<2, Int>::from_data([[1, 5, 0, 10, 7], [2, 2, 9, 3, 4]], &device);
@@ -43,7 +43,7 @@ fn steps_give_the_logits_of_the_whole() {
 
 #[test]
 fn generation_streams_what_forward_would_pick() {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let model = model(&device);
         let mut ids = vec![3, 1, 4];

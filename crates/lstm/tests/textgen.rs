@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use model::TextGen;
 use seq_core::models::{Sampler, surprisal};
+use seq_core::testing::backends;
 use serde_json::Value;
 
 use burn::tensor::{Tensor, TensorData};
@@ -26,7 +27,7 @@ fn greedy_text_is_that_of_textgenrnn() {
         .as_str()
         .unwrap()
         .to_string();
-    for backend in seq_core::BackendName::compiled() {
+    for backend in backends() {
         let model = TextGen::load(&folder(), &backend.device()).unwrap();
         let mut ids = model.vocab().encode("").unwrap();
         let mut text = String::new();
@@ -48,7 +49,7 @@ fn nats_per_character_are_those_of_textgenrnn() {
         .iter()
         .next()
         .unwrap();
-    for backend in seq_core::BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let model = TextGen::load(&folder(), &device).unwrap();
         let ids = model.vocab().encode(text).unwrap();

@@ -4,7 +4,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData, Tolerance};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use seq_core::{BackendName, PackedWeights, is_cpu, linear, linear_packed, linear_transposed};
+use seq_core::testing::backends;
+use seq_core::{PackedWeights, is_cpu, linear, linear_packed, linear_transposed};
 
 fn random<const D: usize>(
     shape: [usize; D],
@@ -76,7 +77,7 @@ fn run(
 
 /// Measured differences: 1.1e-5 in f32, of sums of a thousand products, and 2e-14 in f64.
 fn check(size: [usize; 4], kind: Kind) {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         if !is_cpu(&device) {
             continue;
@@ -123,7 +124,7 @@ fn kernels_are_burns_product_at_size() {
 #[test]
 fn packed_weights_are_those_of_the_call() {
     seq_core::cpu::keep_memory();
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         let packed = PackedWeights::default();
         for dtype in [DType::F32, DType::F64] {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::blocks::{LayerNorm, Norm};
+use seq_core::testing::backends;
 use seq_core::{BackendName, is_cpu};
 
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +81,7 @@ fn run(
 }
 
 fn cpu_devices() -> impl Iterator<Item = Device> {
-    let devices = BackendName::compiled().into_iter().map(BackendName::device);
+    let devices = backends().into_iter().map(BackendName::device);
     devices.filter(is_cpu).map(Device::autodiff)
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::testing::Conformance;
-use seq_core::testing::recurrent::cpu_backends;
+use seq_core::testing::first_device;
 use seq_ssm::{Lengths, S4, S4Config, S4State, SequenceLayer};
 
 fn make(size: usize, device: &Device) -> S4 {
@@ -54,7 +54,7 @@ fn precise() -> Device {
     let device = seq_ssm::device();
     match seq_core::is_cpu(&device) {
         true => device,
-        false => cpu_backends().next().expect("a CPU backend").device(),
+        false => first_device(),
     }
 }
 

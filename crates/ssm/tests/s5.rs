@@ -6,7 +6,7 @@ use nalgebra::{Complex, DMatrix};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::testing::Conformance;
-use seq_core::testing::recurrent::cpu_backends;
+use seq_core::testing::first_device;
 use seq_ssm::{Bidirectional, Discretisation, Lengths, Nplr, S5, S5Config, SequenceLayer};
 
 fn check(change: fn(S5Config) -> S5Config) {
@@ -42,7 +42,7 @@ fn precise() -> Device {
     let device = seq_ssm::device();
     match seq_core::is_cpu(&device) {
         true => device,
-        false => cpu_backends().next().expect("a CPU backend").device(),
+        false => first_device(),
     }
 }
 

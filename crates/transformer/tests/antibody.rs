@@ -3,11 +3,11 @@
 #[path = "../examples/antibody/model.rs"]
 mod model;
 
+use seq_core::testing::backends;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::{MAX_RESIDUES, NumberError, Numberer};
-use seq_core::BackendName;
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -18,7 +18,7 @@ fn folder() -> PathBuf {
 fn numbers_are_those_of_the_original() {
     let golden = fs::read(folder().join("anarcii-encoder-decoder.json")).unwrap();
     let golden: Value = serde_json::from_slice(&golden).unwrap();
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let model = Numberer::load(&folder(), &backend.device()).unwrap();
         let input = model.example.as_str();
         let symbols = golden["expected"]["greedy_output"].as_str().unwrap();

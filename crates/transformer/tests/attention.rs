@@ -2,9 +2,9 @@
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use proptest::prelude::*;
-use seq_core::BackendName;
 use seq_core::testing::random::Random;
 use seq_core::testing::recurrent::cpu_backends;
+use seq_core::testing::{backends, first_device};
 use seq_transformer::{Alignment, Attention, AttentionDropout, Lengths};
 
 /// Everything that a call may have.
@@ -230,12 +230,12 @@ fn parts_of_the_queries_are_the_whole() {
         dropout: true,
         seed: 7,
     };
-    let cpu = cpu_backends().next().expect("a CPU backend").device();
+    let cpu = first_device();
     let (attention, _) = case.attention(&cpu, DType::F32);
     let probe: Tensor<4> = Random::new(8, &cpu, DType::F32).tensor("", [1, 600, 2, 2]);
     let probe = probe.into_data();
     let expected = outcome(&attention, &cpu.autodiff(), Attention::run, &probe);
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device().autodiff();
         let found = outcome(&attention, &device, Attention::reference, &probe);
         for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {

@@ -1,8 +1,8 @@
 //! Encoders, decoders and the models of both.
 
 use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
-use seq_core::BackendName;
 use seq_core::models::Sampler;
+use seq_core::testing::backends;
 use seq_transformer::{
     AttentionMask, DecoderBlockConfig, DecoderConfig, Encoder, EncoderConfig, FeedForwardConfig,
     Lengths, MultiHeadAttentionConfig, NormPosition, PositionsConfig, SequenceState,
@@ -50,7 +50,7 @@ fn assert_close<const D: usize>(found: Tensor<D>, expected: Tensor<D>, what: &st
 
 /// On each backend, with a seed.
 fn everywhere(body: impl Fn(&Device, &str)) {
-    for backend in BackendName::compiled() {
+    for backend in backends() {
         let device = backend.device();
         device.seed(7);
         body(&device, backend.name());

@@ -4,7 +4,7 @@
 //! which has the rest, too.
 //!
 //! The first two run on every backend of the build or, where the environment variable `BURN_DEVICE` names one,
-//! on that and the first; in f32 and, where the device computes in it, in f64. wgpu stores f64 but has
+//! on that; in f32 and, where the device computes in it, in f64. wgpu stores f64 but has
 //! `exp` and `tanh` in f32 alone: it is run in f32 alone.
 
 mod compare;
@@ -23,18 +23,33 @@ use crate::BackendName;
 pub use conformance::Conformance;
 pub use golden::{Golden, Run};
 
-/// The backends to run on, the first of the build first: others are compared with it, and in a build
-/// with a CPU backend it computes in f64.
-fn backends() -> Vec<BackendName> {
+/// The backends to run on: those of the build, CPUs first, or the one that `BURN_DEVICE` names.
+///
+/// # Panics
+///
+/// When there is no backend of that name.
+pub fn backends() -> Vec<BackendName> {
     let mut backends = BackendName::compiled();
     if let Ok(asked) = std::env::var("BURN_DEVICE") {
         let asked: BackendName = asked
             .parse()
             .unwrap_or_else(|error| panic!("BURN_DEVICE: {error}"));
-        let first = backends[0].name();
-        backends.retain(|backend| [first, asked.name()].contains(&backend.name()));
+        backends = vec![asked];
     }
     backends
+}
+
+/// The device of the first backend of the build, with which others are compared: in a build with a CPU backend
+/// one, which computes in f64.
+///
+/// # Panics
+///
+/// When the build has no backend.
+pub fn first_device() -> Device {
+    let first = BackendName::compiled().into_iter().next();
+    first
+        .expect("this build has no backend to test on")
+        .device()
 }
 
 /// The float types that a backend computes in: f32, and f64 if `exp` and `tanh` are right to 1e-12 in

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Tensor};
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
-use super::{backends, float_types, guarded};
+use super::{backends, first_device, float_types, guarded};
 use crate::{Lengths, SequenceLayer};
 use leaves::{Parameters, Prepare};
 use trial::{Limits, Sizes, Trial};
@@ -193,10 +193,7 @@ impl<L: SequenceLayer> Conformance<L> {
     ///
     /// When the law is broken.
     pub fn kernels(&self) {
-        let first = backends().into_iter().next();
-        let first = first
-            .expect("this build has no backend to check the layer on")
-            .device();
+        let first = first_device();
         self.everywhere(
             "kernels",
             Limits {

@@ -11,9 +11,9 @@ pub mod training;
 
 use burn::tensor::Device;
 
-use super::Conformance;
-use crate::BackendName;
+use super::{Conformance, backends};
 use crate::recurrent::{Recurrent, RecurrentCell, RecurrentConfig};
+use crate::{BackendName, is_cpu};
 
 /// The laws of a sequence layer for the layers of `configure(d_input, d_hidden)`, which are also
 /// compared with their [`reference`](Recurrent::reference).
@@ -48,10 +48,10 @@ macro_rules! conformance_tests {
     };
 }
 
-/// The CPU backends of the build, which have fused kernels.
+/// The CPU backends to run on, which have fused kernels; none where `BURN_DEVICE` names another one.
 pub fn cpu_backends() -> impl Iterator<Item = BackendName> {
-    let backends = BackendName::compiled().into_iter();
-    backends.filter(|backend| ["ndarray", "flex"].contains(&backend.name()))
+    let backends = backends().into_iter();
+    backends.filter(|backend| is_cpu(&backend.device()))
 }
 
 /// The devices of the [CPU backends](cpu_backends).
