@@ -13,7 +13,7 @@
 //! | silu     | 2.40  | 1.74  | 2.6          |
 //! | gelu     | 4.74  | 5.77  | 6.5          |
 //!
-//! Nothing is flushed, but by [`exp_flushed`](Real::exp_flushed): results below the smallest normal number are
+//! Nothing is flushed, but by [`exp2_flushed`](Real::exp2_flushed): results below the smallest normal number are
 //! rounded to a subnormal one. Limits are exact, overflow gives infinity, NaN gives NaN in its own lane, and tanh and
 //! silu keep -0 (silu of a very negative value is -0). Results may differ in the last bits between machines with and
 //! without a fused multiply-add, and do not depend on where in a slice a value lies.

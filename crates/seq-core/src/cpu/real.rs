@@ -177,11 +177,11 @@ pub trait Real:
         lanes::exp::<Self, S>(s, x)
     }
 
-    /// e^x of an x that is not above 0, or not by much, as of a softmax: the bits of [`exp`](Real::exp) with a third
-    /// less work, but 0 where that is less than the smallest normal number by more than a factor of sqrt 2.
+    /// 2^x of an x that is not above 0, or not by much, as of a softmax: half the work of [`exp`](Real::exp), but 0
+    /// where that is less than the smallest normal number by more than a factor of sqrt 2. Within 1.25 ulp.
     #[inline(always)]
-    fn exp_flushed<S: Simd>(s: S, x: Self::V<S>) -> Self::V<S> {
-        lanes::exp_flushed::<Self, S>(s, x)
+    fn exp2_flushed<S: Simd, const N: usize>(s: S, x: [Self::V<S>; N]) -> [Self::V<S>; N] {
+        lanes::exp2_flushed::<Self, S, N>(s, x)
     }
 
     /// tanh x

@@ -25,6 +25,8 @@ pub trait Constants: Sized + 'static {
     const LN_2_LOW: Self;
     /// q in e^r - 1 = r + r² q(r), ascending; relative error of the sum below 0.2 ulp.
     const EXP: &'static [Self];
+    /// P in 2^r = 1 + r P(r) on |r| <= 1/2, ascending; relative error below 0.1 ulp.
+    const EXP2: &'static [Self];
     /// Q in 2 artanh(t/2) = t + t³ Q(t²) on t² <= 4/9, ascending; relative error below 0.25 ulp.
     const ARTANH: &'static [Self];
 
@@ -71,6 +73,14 @@ impl Constants for f32 {
         0.008_366_579,
         0.001_388_251_4,
     ];
+    const EXP2: &'static [f32] = &[
+        0.6931472,
+        0.2402265,
+        0.05550357,
+        0.009618083,
+        0.0013390863,
+        0.00015453163,
+    ];
     const ARTANH: &'static [f32] = &[0.083_333_02, 0.012_506_727, 0.002_187_641, 0.000_547_109_2];
     const EXP_MIN: f32 = -104.0;
     const EXP_MAX: f32 = 89.0;
@@ -116,6 +126,19 @@ impl Constants for f64 {
         2.7557407889106535e-06,
         2.7626158908049095e-07,
         2.5053763485557783e-08,
+    ];
+    const EXP2: &'static [f64] = &[
+        0.6931471805599453,
+        0.24022650695910097,
+        0.0555041086648216,
+        0.009618129107606888,
+        0.0013333558146416936,
+        0.0001540353044173605,
+        1.525273382983612e-05,
+        1.321544258792169e-06,
+        1.0178062445845774e-07,
+        7.072585949269223e-09,
+        4.4549605981865186e-10,
     ];
     const ARTANH: &'static [f64] = &[
         0.08333333333334712,
@@ -232,14 +255,34 @@ pub fn exp<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
     R::vmul(s, R::vmul(s, exp_r, first), second)
 }
 
-/// e^x where one factor 2^n does; its bits are 0 where n is as low as it gets.
+/// 2^x where one factor 2^n does; its bits are 0 where n is as low as it gets. Step by step for all registers, as one
+/// after the other they would wait for themselves.
 #[inline(always)]
-pub fn exp_flushed<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
-    let low = R::splat(s, -R::EXPONENT_BIAS / R::LOG2_E);
-    let Reduced { shifted, r, .. } = reduce::<R, S>(s, R::max(s, low, x), R::EXPONENT_BIAS);
-    let power = R::exponent_from_low_bits(s, shifted);
-    let exp_r = R::mul_add(s, expm1_over_r::<R, S>(s, r), r, R::splat(s, R::ONE));
-    R::vmul(s, exp_r, power)
+pub fn exp2_flushed<R: Real, S: Simd, const N: usize>(s: S, mut x: [R::V<S>; N]) -> [R::V<S>; N] {
+    let low = R::splat(s, -R::EXPONENT_BIAS);
+    let magic = R::splat(s, R::MAGIC + R::EXPONENT_BIAS);
+    let one = R::splat(s, R::ONE);
+    let (&last, rest) = R::EXP2.split_last().expect("a polynomial has coefficients");
+    let mut shifted = x;
+    for (x, shifted) in x.iter_mut().zip(&mut shifted) {
+        *x = R::max(s, low, *x);
+        *shifted = R::vadd(s, *x, magic);
+    }
+    for (x, &shifted) in x.iter_mut().zip(&shifted) {
+        *x = R::vsub(s, *x, R::vsub(s, shifted, magic));
+    }
+    let mut y = [R::splat(s, last); N];
+    for &c in rest.iter().rev() {
+        let c = R::splat(s, c);
+        for (y, &r) in y.iter_mut().zip(&x) {
+            *y = R::mul_add(s, *y, r, c);
+        }
+    }
+    for ((y, &r), &shifted) in y.iter_mut().zip(&x).zip(&shifted) {
+        let power = R::exponent_from_low_bits(s, shifted);
+        *y = R::vmul(s, R::mul_add(s, *y, r, one), power);
+    }
+    y
 }
 
 /// (e^2|x| - 1) / (e^2|x| + 1), from e^2|x| - 1 so that nothing cancels near 0.

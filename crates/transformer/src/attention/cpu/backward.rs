@@ -5,7 +5,7 @@ use seq_core::cpu::tile::{Left, multiply};
 use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, threads};
 
 use super::forward::rows_of;
-use super::plan::{Item, KEYS, Problem, turn};
+use super::plan::{Item, KEYS, Problem, REGISTERS, turn};
 
 /// The gradients of the inputs, each of its input's shape.
 pub(in super::super) struct Gradients<R> {
@@ -112,9 +112,9 @@ struct Thread<'a, 'm, R> {
 /// The queries of the heads that share a head of keys, in all the orders in which they are needed; rows are of
 /// whole registers.
 struct Packed<R> {
-    /// Times the scale: `[group, blocks, d_head, width]`.
+    /// Times the scale, for scores in units of ln 2: `[group, blocks, d_head, width]`.
     columns: Buffer<R>,
-    /// The same in rows, `[group, blocks, width, d_head]`.
+    /// Times the scale, in rows: `[group, blocks, width, d_head]`.
     rows: Buffer<R>,
     /// The outputs' gradients: `[group, blocks, d_value, width]`.
     gradient_columns: Buffer<R>,
@@ -122,7 +122,7 @@ struct Packed<R> {
     gradient_rows: Buffer<R>,
     /// The sum over the values of each output times its gradient, `[group, blocks, width]`.
     shares: Buffer<R>,
-    /// The logarithms of the sums of exponentials, as the shares; infinite where a lane has no query.
+    /// The logarithms of the sums of powers, as the shares; infinite where a lane has no query.
     log_sums: Buffer<R>,
     /// Of the queries, `[group, blocks, d_head, width]`.
     sums: Buffer<R>,
@@ -268,6 +268,7 @@ impl<R: Real> Thread<'_, '_, R> {
                 sums: Buffer::zeroed(all * d_head * width),
             };
             let scale = R::from_f64(problem.scale);
+            let scale_of_bits = problem.scale_of_bits();
             packed
                 .log_sums
                 .as_mut_slice()
@@ -282,7 +283,7 @@ impl<R: Real> Thread<'_, '_, R> {
                     query,
                     heads * d_head,
                     [count, d_head, width],
-                    scale,
+                    scale_of_bits,
                     columns,
                 );
                 let output = problem.output_at(b, first, head);
@@ -388,12 +389,15 @@ impl<R: Real> Thread<'_, '_, R> {
                 problem.drop_out::<S>(item, keys.clone(), factors);
             }
             let (log_sums, shares) = (of(&packed.log_sums, width), of(&packed.shares, width));
-            for lane in (0..width).step_by(lanes) {
-                let log_sum = R::load(s, log_sums.add(lane));
-                let share = R::load(s, shares.add(lane));
-                for at in (0..count).map(|key| key * width + lane) {
-                    let weight =
-                        R::exp_flushed(s, R::vsub(s, R::load(s, weights.add(at)), log_sum));
+            for key in 0..count {
+                let mut powers = [R::splat(s, R::ZERO); REGISTERS];
+                for (n, power) in powers.iter_mut().enumerate() {
+                    let score = R::load(s, weights.add(key * width + n * lanes));
+                    *power = R::vsub(s, score, R::load(s, log_sums.add(n * lanes)));
+                }
+                for (n, weight) in R::exp2_flushed(s, powers).into_iter().enumerate() {
+                    let at = key * width + n * lanes;
+                    let share = R::load(s, shares.add(n * lanes));
                     let mut score = R::load(s, scores.add(at));
                     let mut kept = weight;
                     if let Some(factors) = factors {

@@ -299,11 +299,11 @@ unsafe fn weigh<R: Real, S: Simd>(s: S, scores: &mut [R], part: *mut R) -> R {
         for chunk in scores.chunks_mut(lanes) {
             let count = chunk.len();
             let score = R::load_first(s, chunk.as_ptr(), count);
-            let weight = R::exp_flushed(s, R::vsub(s, score, base));
+            let weight = R::exp(s, R::vsub(s, score, base));
             R::store_first(s, chunk.as_mut_ptr(), count, weight);
             sum = R::vadd(s, sum, R::load_first(s, chunk.as_ptr(), count));
         }
-        let factor = R::exp_flushed(s, R::vsub(s, R::splat(s, before), base));
+        let factor = R::exp(s, R::vsub(s, R::splat(s, before), base));
         let mut first = R::ZERO;
         R::store_first(s, &mut first, 1, factor);
         *part = top;

@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seq_core::cpu::tile::{Left, Rows, multiply};
@@ -6,7 +7,7 @@ use seq_core::cpu::{
 };
 
 use super::decode;
-use super::plan::{Item, KEYS, LINE, PerHead, Problem, REGISTERS, turn};
+use super::plan::{Item, KEYS, LINE, PerHead, Problem, REGISTERS, Sight, turn};
 
 /// Below this many products a second thread costs more than it saves.
 const WORTH_SHARING: usize = 1 << 15;
@@ -14,12 +15,22 @@ const WORTH_SHARING: usize = 1 << 15;
 /// Below every score, and not so low that a difference overflows.
 pub(super) const LOWEST: f64 = -1e30;
 
+/// How far the largest score may be above the one that is taken from all, in units of ln 2, before sums are corrected:
+/// mostly, never again after the first keys.
+const SLACK: f64 = 8.0;
+
+/// How many blocks of queries are at most taken along the keys together: what they hold stays in the second cache.
+const TOGETHER: usize = 8;
+
+/// How many items of work a thread has at least, if there are blocks enough.
+const ITEMS: usize = 16;
+
 /// What attention gives.
 pub(in super::super) struct Outputs<R> {
     /// `[batch, time_query, heads, d_value]`
     pub y: Vec<R>,
-    /// The logarithm of each query's sum of exponentials, `[batch, heads, time_query]`; infinite where it sees
-    /// nothing. Empty where it was not asked for.
+    /// The logarithm of each query's sum of exponentials in units of ln 2, `[batch, heads, time_query]`; infinite
+    /// where it sees nothing. Empty where it was not asked for.
     pub log_sums: Vec<R>,
 }
 
@@ -127,14 +138,22 @@ struct Thread<'a, 'm, R> {
 
 /// What a thread works in.
 struct Room<R> {
-    /// `[d_head, width]`
-    query: Buffer<R>,
+    blocks: Vec<Block<R>>,
     /// `[KEYS, width]`
     scores: Buffer<R>,
     /// As the scores; empty without dropout.
     factors: Buffer<R>,
+}
+
+/// A block of queries on its way along the keys.
+struct Block<R> {
+    item: Item,
+    sight: Sight<R>,
+    /// `[d_head, width]`
+    query: Buffer<R>,
     /// `[width, stride of the values]`
     sums: Buffer<R>,
+    running: Running<R>,
 }
 
 impl<R: Real> WithSimd for Thread<'_, '_, R> {
@@ -143,7 +162,6 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let Pass { problem, .. } = *self.pass;
-        let width = Problem::<R>::width::<S>();
         for at in self.member.share(problem.batch * problem.kv_heads) {
             let (b, head) = (at / problem.kv_heads, at % problem.kv_heads);
             let [keys, values] = self.pass.into;
@@ -154,128 +172,216 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
             }
         }
         self.member.wait();
+        let width = Problem::<R>::width::<S>();
+        let (heads, blocks) = (problem.batch * problem.heads, problem.blocks(width));
+        // So many items are left that no thread waits long for another at the end.
+        let together = (heads * blocks / (ITEMS * self.member.count())).clamp(1, TOGETHER);
+        let groups = blocks.div_ceil(together);
         // SAFETY: each buffer is written before it is read, block by block.
         let mut room = unsafe {
             Room {
-                query: Buffer::uninit(problem.d_head * width),
+                blocks: Vec::with_capacity(together),
                 scores: Buffer::uninit(KEYS * width),
                 factors: Buffer::uninit(problem.dropout.map_or(0, |_| KEYS * width)),
-                sums: Buffer::uninit(width * self.pass.values.stride),
             }
         };
-        let (heads, blocks) = (problem.batch * problem.heads, problem.blocks(width));
         loop {
             let item = self.pass.next.fetch_add(1, Ordering::Relaxed);
-            if item >= heads * blocks {
+            if item >= heads * groups {
                 return;
             }
             // Head by head, whose keys and values stay near; the last blocks of each first: where attention is
             // causal, they see the most.
-            let (head, block) = (item / blocks, blocks - 1 - item % blocks);
-            let first = block * width;
-            let item = Item {
-                b: head / problem.heads,
-                head: head % problem.heads,
-                first,
-                count: width.min(problem.time_query - first),
-            };
-            // SAFETY: the item's outputs are this thread's own.
-            unsafe { self.block(s, item, &mut room) };
+            let (head, group) = (item / groups, groups - 1 - item % groups);
+            let first = group * together;
+            let count = together.min(blocks - first);
+            // SAFETY: the items' outputs are this thread's own.
+            unsafe {
+                for n in 0..count {
+                    let first = (first + n) * width;
+                    let item = Item {
+                        b: head / problem.heads,
+                        head: head % problem.heads,
+                        first,
+                        count: width.min(problem.time_query - first),
+                    };
+                    self.begin::<S>(item, n, &mut room.blocks);
+                }
+                self.group(s, count, &mut room);
+                for block in &room.blocks[..count] {
+                    self.finish(block);
+                }
+            }
         }
     }
 }
 
 impl<R: Real> Thread<'_, '_, R> {
-    /// The outputs of one block of queries.
+    /// Places a block of queries before the first key, as number `n` of its group.
     #[inline(always)]
-    unsafe fn block<S: Simd>(&self, s: S, item: Item, room: &mut Room<R>) {
+    unsafe fn begin<S: Simd>(&self, item: Item, n: usize, blocks: &mut Vec<Block<R>>) {
+        let Pass { problem, .. } = *self.pass;
+        let width = Problem::<R>::width::<S>();
+        let sight = problem.sight(item, width);
+        match blocks.get_mut(n) {
+            Some(block) => {
+                (block.item, block.sight) = (item, sight);
+                block.running.restart();
+            }
+            // SAFETY: written below.
+            None => blocks.push(unsafe {
+                Block {
+                    item,
+                    sight,
+                    query: Buffer::uninit(problem.d_head * width),
+                    sums: Buffer::uninit(width * self.pass.values.stride),
+                    running: Running::new(width),
+                }
+            }),
+        }
+        let block = &mut blocks[n];
+        block.sums.as_mut_slice().fill(R::ZERO);
+        // SAFETY: rows of this head, and a buffer of the block's size.
+        unsafe {
+            let rows = problem.query.as_ptr();
+            turn(
+                rows.add(problem.query_at(item.b, item.first, item.head)),
+                problem.heads * problem.d_head,
+                [item.count, problem.d_head, width],
+                problem.scale_of_bits(),
+                block.query.as_mut_slice().as_mut_ptr(),
+            );
+        }
+    }
+
+    /// Takes the first `count` blocks along the keys, side by side: some keys and their values serve all of them
+    /// before the next ones are fetched.
+    #[inline(always)]
+    unsafe fn group<S: Simd>(&self, s: S, count: usize, room: &mut Room<R>) {
+        let blocks = &mut room.blocks[..count];
+        let mut any = usize::MAX..0;
+        for Block { sight, .. } in blocks.iter() {
+            if !sight.any.is_empty() {
+                any = any.start.min(sight.any.start)..any.end.max(sight.any.end);
+            }
+        }
+        // Cuts do not depend on what is together, or sums would.
+        let mut first = any.start / KEYS * KEYS;
+        while first < any.end {
+            let next = first + KEYS;
+            let mut ahead = true;
+            for block in blocks.iter_mut() {
+                let sight = &block.sight.any;
+                let keys = first.max(sight.start)..next.min(sight.end);
+                if !keys.is_empty() {
+                    let (scores, factors) = (&mut room.scores, &mut room.factors);
+                    // SAFETY: keys of the head that the blocks are of.
+                    unsafe { self.pair(s, block, keys, ahead, scores, factors) };
+                    ahead = false;
+                }
+            }
+            first = next;
+        }
+    }
+
+    /// A block of queries and some keys; with `ahead`, asks for the keys after those.
+    #[inline(always)]
+    unsafe fn pair<S: Simd>(
+        &self,
+        s: S,
+        block: &mut Block<R>,
+        keys: Range<usize>,
+        ahead: bool,
+        scores: &mut Buffer<R>,
+        factors: &mut Buffer<R>,
+    ) {
         let Pass { problem, .. } = *self.pass;
         let (lanes, width) = (R::lanes::<S>(), Problem::<R>::width::<S>());
         let Problem {
             d_head, d_value, ..
         } = *problem;
-        let sight = problem.sight(item, width);
-        let query = room.query.as_mut_slice().as_mut_ptr();
-        let scores = room.scores.as_mut_slice().as_mut_ptr();
-        let factors = room.factors.as_mut_slice().as_mut_ptr();
-        let sums = room.sums.as_mut_slice();
-        sums.fill(R::ZERO);
-        let sums = sums.as_mut_ptr();
+        let Block {
+            item,
+            sight,
+            query,
+            sums,
+            running,
+        } = block;
+        let (item, first, count) = (*item, keys.start, keys.len());
         let kv_head = problem.kv_head(item.head);
-        let mut state = Running::new(width);
+        let [key_stride, stride] = [self.pass.keys.stride, self.pass.values.stride];
+        let scores = scores.as_mut_slice().as_mut_ptr();
+        let factors = factors.as_mut_slice().as_mut_ptr();
+        let sums = sums.as_mut_slice().as_mut_ptr();
         // SAFETY: rows of this head, and buffers of the sizes they are used with.
         unsafe {
-            let rows = problem.query.as_ptr();
-            let rows = rows.add(problem.query_at(item.b, item.first, item.head));
-            let size = [item.count, d_head, width];
-            turn(
-                rows,
-                problem.heads * d_head,
-                size,
-                R::from_f64(problem.scale),
-                query,
-            );
-            let keys = self.pass.into[0].at(self.pass.keys.at(item.b, kv_head));
-            let values = self.pass.into[1].at(self.pass.values.at(item.b, kv_head));
-            let [key_stride, stride] = [self.pass.keys.stride, self.pass.values.stride];
-            let mut first = sight.any.start;
-            while first < sight.any.end {
-                let some = first..sight.any.end.min(first + KEYS);
-                let count = some.len();
-                let left = Left {
-                    data: keys.add(first * key_stride).cast_const(),
-                    row_stride: key_stride,
-                    step: 1,
-                };
-                let right = rows_of(query.cast_const(), width);
-                let size = [count, d_head, width / lanes];
-                multiply(s, size, left, right, rows_of(scores, width), false);
-                problem.score(s, item, &sight, some.clone(), scores, None);
-                // While exponentials are computed, nothing else asks for memory.
-                let ahead = [(values, first, stride), (keys, first + count, key_stride)];
-                let ahead = ahead.map(|(rows, at, width)| Ahead {
-                    rows: rows.wrapping_add(at * width).cast_const(),
-                    width,
-                });
-                let correct = state.take(s, scores, count, ahead);
-                if correct {
-                    for lane in 0..item.count {
-                        let factor = R::splat(s, state.factors[lane]);
-                        for k in (0..stride).step_by(lanes) {
-                            let at = sums.add(lane * stride + k);
-                            R::store(s, at, R::vmul(s, R::load(s, at), factor));
-                        }
+            let key_rows = self.pass.into[0].at(self.pass.keys.at(item.b, kv_head));
+            let value_rows = self.pass.into[1].at(self.pass.values.at(item.b, kv_head));
+            let left = Left {
+                data: key_rows.add(first * key_stride).cast_const(),
+                row_stride: key_stride,
+                step: 1,
+            };
+            let right = rows_of(query.as_slice().as_ptr(), width);
+            let size = [count, d_head, width / lanes];
+            multiply(s, size, left, right, rows_of(scores, width), false);
+            problem.score(s, item, sight, keys.clone(), scores, None);
+            // While powers are computed, nothing else asks for memory.
+            let next = [
+                (value_rows, first, stride),
+                (key_rows, keys.end, key_stride),
+            ];
+            let next = next.map(|(rows, at, width)| Ahead {
+                rows: rows.wrapping_add(at * width).cast_const(),
+                width: if ahead { width } else { 0 },
+            });
+            if running.take(s, scores, count, next) {
+                for lane in 0..item.count {
+                    let factor = R::splat(s, running.factors[lane]);
+                    for k in (0..stride).step_by(lanes) {
+                        let at = sums.add(lane * stride + k);
+                        R::store(s, at, R::vmul(s, R::load(s, at), factor));
                     }
                 }
-                if problem.dropout.is_some() {
-                    problem.drop_out::<S>(item, some, factors);
-                    for at in (0..count * width).step_by(lanes) {
-                        let weight = R::load(s, scores.add(at));
-                        let factor = R::load(s, factors.add(at));
-                        R::store(s, scores.add(at), R::vmul(s, weight, factor));
-                    }
-                }
-                let left = Left {
-                    data: scores.cast_const(),
-                    row_stride: 1,
-                    step: width,
-                };
-                let right = rows_of(values.add(first * stride).cast_const(), stride);
-                let size = [item.count, count, d_value.div_ceil(lanes)];
-                multiply(s, size, left, right, rows_of(sums, stride), true);
-                first += count;
             }
-            for lane in 0..item.count {
-                let (top, sum) = (state.tops[lane], state.sums[lane]);
-                let inverse = if sum > R::ZERO { R::ONE / sum } else { R::ZERO };
-                let i = item.first + lane;
+            if problem.dropout.is_some() {
+                problem.drop_out::<S>(item, keys, factors);
+                for at in (0..count * width).step_by(lanes) {
+                    let weight = R::load(s, scores.add(at));
+                    let factor = R::load(s, factors.add(at));
+                    R::store(s, scores.add(at), R::vmul(s, weight, factor));
+                }
+            }
+            let left = Left {
+                data: scores.cast_const(),
+                row_stride: 1,
+                step: width,
+            };
+            let right = rows_of(value_rows.add(first * stride).cast_const(), stride);
+            let size = [item.count, count, d_value.div_ceil(lanes)];
+            multiply(s, size, left, right, rows_of(sums, stride), true);
+        }
+    }
+
+    /// Gives out what a block of queries found.
+    #[inline(always)]
+    unsafe fn finish(&self, block: &Block<R>) {
+        let Pass { problem, .. } = *self.pass;
+        let (item, stride) = (block.item, self.pass.values.stride);
+        for lane in 0..item.count {
+            let (base, sum) = (block.running.bases[lane], block.running.sums[lane]);
+            let inverse = if sum > R::ZERO { R::ONE / sum } else { R::ZERO };
+            let i = item.first + lane;
+            let sums = &block.sums.as_slice()[lane * stride..][..problem.d_value];
+            // SAFETY: the outputs of this query, which are the thread's own.
+            unsafe {
                 let y = self.pass.y.at(problem.output_at(item.b, i, item.head));
-                for k in 0..d_value {
-                    *y.add(k) = *sums.add(lane * stride + k) * inverse;
+                for (k, &sum) in sums.iter().enumerate() {
+                    *y.add(k) = sum * inverse;
                 }
                 if let Some(log_sums) = self.pass.log_sums {
                     let log = match sum > R::ZERO {
-                        true => top + R::from_f64(sum.to_f64().ln()),
+                        true => base + R::from_f64(sum.to_f64().log2()),
                         false => R::from_f64(f64::INFINITY),
                     };
                     *log_sums.at(problem.number(item.b, item.head, i)) = log;
@@ -309,9 +415,9 @@ impl<R> Ahead<R> {
 
 /// The softmax of the keys so far, for each query of a block.
 struct Running<R> {
-    /// The largest score.
-    tops: Vec<R>,
-    /// The sum of the exponentials of scores less the largest.
+    /// What is taken from scores: the largest, or less than that by [`SLACK`] at most.
+    bases: Vec<R>,
+    /// The sum of the powers of two of scores less the base.
     sums: Vec<R>,
     /// What sums before the latest keys are to be multiplied by.
     factors: Vec<R>,
@@ -320,13 +426,18 @@ struct Running<R> {
 impl<R: Real> Running<R> {
     fn new(width: usize) -> Self {
         Self {
-            tops: vec![R::from_f64(f64::NEG_INFINITY); width],
+            bases: vec![R::from_f64(LOWEST); width],
             sums: vec![R::ZERO; width],
             factors: vec![R::ONE; width],
         }
     }
 
-    /// Turns the scores `[count, width]` of more keys into exponentials; says whether a factor is not one.
+    fn restart(&mut self) {
+        self.bases.fill(R::from_f64(LOWEST));
+        self.sums.fill(R::ZERO);
+    }
+
+    /// Turns the scores `[count, width]` of more keys into powers of two; says whether a factor is not one.
     ///
     /// # Safety
     ///
@@ -343,34 +454,38 @@ impl<R: Real> Running<R> {
         let lanes = R::lanes::<S>();
         let width = N * lanes;
         let lowest = R::splat(s, R::from_f64(LOWEST));
+        let slack = R::splat(s, R::from_f64(SLACK));
         // SAFETY: the caller promises the scores; the vectors are `width` long.
         unsafe {
             let mut tops = [lowest; N];
-            for (n, top) in tops.iter_mut().enumerate() {
-                *top = R::load(s, self.tops.as_ptr().add(n * lanes));
-            }
-            let before = tops;
             for key in 0..count {
                 for (n, top) in tops.iter_mut().enumerate() {
                     let score = R::load(s, scores.add(key * width + n * lanes));
                     *top = R::max(s, score, *top);
                 }
             }
-            let mut bases = tops;
+            let (mut bases, mut behind) = (tops, tops);
             for (n, base) in bases.iter_mut().enumerate() {
-                R::store(s, self.tops.as_mut_ptr().add(n * lanes), tops[n]);
-                // As long as nothing was seen the largest is minus infinity, from which nothing is taken.
-                *base = R::max(s, *base, lowest);
-                let factor = R::exp_flushed(s, R::vsub(s, before[n], *base));
+                let at = self.bases.as_mut_ptr().add(n * lanes);
+                let before = R::load(s, at);
+                *base = R::select_lt(s, R::vadd(s, before, slack), *base, *base, before);
+                R::store(s, at, *base);
+                behind[n] = R::vsub(s, before, *base);
+            }
+            for (n, factor) in R::exp2_flushed(s, behind).into_iter().enumerate() {
                 R::store(s, self.factors.as_mut_ptr().add(n * lanes), factor);
             }
             let mut sums = [R::splat(s, R::ZERO); N];
             for key in 0..count {
                 ahead.iter().for_each(|ahead| ahead.ask(key));
-                for n in 0..N {
-                    let at = scores.add(key * width + n * lanes);
-                    let weight = R::exp_flushed(s, R::vsub(s, R::load(s, at), bases[n]));
-                    R::store(s, at, weight);
+                let at = scores.add(key * width);
+                let mut weights = bases;
+                for (n, weight) in weights.iter_mut().enumerate() {
+                    *weight = R::vsub(s, R::load(s, at.add(n * lanes)), *weight);
+                }
+                weights = R::exp2_flushed(s, weights);
+                for (n, &weight) in weights.iter().enumerate() {
+                    R::store(s, at.add(n * lanes), weight);
                     sums[n] = R::vadd(s, sums[n], weight);
                 }
             }

@@ -1,3 +1,4 @@
+use std::f64::consts::{LN_2, LOG2_E};
 use std::ops::Range;
 
 use seq_core::cpu::{Buffer, Real, Shared, Simd};
@@ -5,8 +6,9 @@ use seq_core::cpu::{Buffer, Real, Shared, Simd};
 use super::super::reach::Reach;
 use crate::AttentionDropout;
 
-/// How many keys are done at once: their scores with a block of queries stay in the second cache.
-pub(super) const KEYS: usize = 126;
+/// How many keys are done at once: a whole number of tiles, whose scores with a block of queries stay in the first
+/// cache, and which themselves stay in the second.
+pub(super) const KEYS: usize = 96;
 
 /// How many registers the queries of a block take: for fewer, products would wait for values out of memory.
 pub(super) const REGISTERS: usize = 4;
@@ -131,9 +133,15 @@ impl<R: Real> Problem<'_, R> {
         tensors || self.softcap.is_some() || self.slopes.is_some()
     }
 
-    /// Turns the products of the keys `keys` with the queries of a block, `[keys, width]`, into scores; minus
-    /// infinity is the score of a key that a query does not see. With `bent`, the derivatives of the soft
-    /// cap go there.
+    /// What a query is multiplied by, for scores of which powers of two are taken: in units of ln 2, in which a power
+    /// needs no reduction.
+    pub(super) fn scale_of_bits(&self) -> R {
+        R::from_f64(self.scale * LOG2_E)
+    }
+
+    /// Turns the products of the keys `keys` with the queries of a block, `[keys, width]`, into scores, both in units
+    /// of ln 2; minus infinity is the score of a key that a query does not see. With `bent`, the derivatives of
+    /// the soft cap go there.
     #[inline(always)]
     pub(super) unsafe fn score<S: Simd>(
         &self,
@@ -149,7 +157,7 @@ impl<R: Real> Problem<'_, R> {
         // SAFETY: all addresses are inside the block, of which the caller promises `keys.len()` rows.
         unsafe {
             if let Some(cap) = self.softcap {
-                let (cap, inverse) = (R::from_f64(cap), R::from_f64(1.0 / cap));
+                let (cap, inverse) = (R::from_f64(cap * LOG2_E), R::from_f64(LN_2 / cap));
                 let one = R::splat(s, R::ONE);
                 for at in (0..count).step_by(lanes) {
                     let x = R::load(s, scores.add(at));
@@ -196,12 +204,13 @@ impl<R: Real> Problem<'_, R> {
         scores: *mut R,
     ) {
         let (lanes, width) = (R::lanes::<S>(), Self::width::<S>());
+        let unit = R::from_f64(LOG2_E);
         // SAFETY: inside the block, by the caller's promise.
         unsafe {
             if spread.is_of_keys() {
                 let (start, step) = spread.row([item.b, item.head, 0]);
                 for (row, j) in keys.enumerate() {
-                    let value = R::splat(s, spread.values[start + j * step]);
+                    let value = R::splat(s, spread.values[start + j * step] * unit);
                     for at in (0..width).step_by(lanes) {
                         let at = scores.add(row * width + at);
                         R::store(s, at, R::vadd(s, R::load(s, at), value));
@@ -212,7 +221,7 @@ impl<R: Real> Problem<'_, R> {
             for lane in 0..item.count {
                 let (start, step) = spread.row([item.b, item.head, item.first + lane]);
                 for (row, j) in keys.clone().enumerate() {
-                    *scores.add(row * width + lane) += spread.values[start + j * step];
+                    *scores.add(row * width + lane) += spread.values[start + j * step] * unit;
                 }
             }
         }
@@ -228,7 +237,7 @@ impl<R: Real> Problem<'_, R> {
         scores: *mut R,
     ) {
         let (lanes, width) = (R::lanes::<S>(), Self::width::<S>());
-        let slope = R::splat(s, R::from_f64(slope));
+        let slope = R::splat(s, R::from_f64(slope * LOG2_E));
         let first = self.reach.offsets[item.b] + item.first as isize;
         let places: Vec<R> = (0..width as isize)
             .map(|lane| R::from_f64((first + lane) as f64))
