@@ -65,7 +65,11 @@ pub fn test(backend: Backend, gpu: bool, package: Option<&str>) -> Result {
         // A doc example may end before the GPU has done what it asked for, and lavapipe does not survive
         // the end of a process while it compiles shaders.
         command.args(["--lib", "--bins", "--tests", "--examples"]);
+        // Tensors of the tests are small: lavapipe is faster without threads of its own.
+        command.env("LP_NUM_THREADS", "0");
     }
+    // The libraries take a backtrace with every message to the GPU where they may; panics still have one.
+    command.env("RUST_LIB_BACKTRACE", "0");
     run(command.env("BURN_DEVICE", name))
 }
 
