@@ -259,15 +259,15 @@ impl<R: Real> Thread<'_, '_, R> {
     #[inline(always)]
     unsafe fn group<S: Simd>(&self, s: S, count: usize, room: &mut Room<R>) {
         let blocks = &mut room.blocks[..count];
-        let mut any = usize::MAX..0;
-        for Block { sight, .. } in blocks.iter() {
-            if !sight.any.is_empty() {
-                any = any.start.min(sight.any.start)..any.end.max(sight.any.end);
-            }
-        }
+        let seen = blocks.iter().map(|block| block.sight.any.clone());
+        let (start, end) = seen
+            .filter(|any| !any.is_empty())
+            .fold((usize::MAX, 0), |(start, end), any| {
+                (start.min(any.start), end.max(any.end))
+            });
         // Cuts do not depend on what is together, or sums would.
-        let mut first = any.start / KEYS * KEYS;
-        while first < any.end {
+        let mut first = start / KEYS * KEYS;
+        while first < end {
             let next = first + KEYS;
             let mut ahead = true;
             for block in blocks.iter_mut() {
