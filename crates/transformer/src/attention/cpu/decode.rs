@@ -1,16 +1,25 @@
 //! A few queries: the steps of a stream, which look at what a cache holds. Keys and values are read where they
 //! lie, once, by as many threads as there are.
 
+use std::ops::Range;
+
+use seq_core::cpu::tile::Rows;
 use seq_core::cpu::{Arch, Buffer, Member, Real, Shared, Simd, Team, WithSimd, prefetch};
 
 use super::forward::LOWEST;
 use super::plan::{LINE, Problem};
 
-/// How many keys are done at once.
+/// How many keys are done at once at most.
 const KEYS: usize = 64;
 
-/// How many keys ahead memory is asked for.
-const AHEAD: usize = 16;
+/// After how many keys, or values, the next head has its turn, so that memory is read nearly in order.
+const TURN: usize = 16;
+
+/// How many heads look at a key at once at most.
+const HEADS: usize = 4;
+
+/// How many keys ahead memory is asked for: what a head's next turn will need.
+const AHEAD: usize = TURN;
 
 /// Below this many queries that share a head of keys, half of a block's lanes would be empty.
 pub(crate) const FEW: usize = 16;
@@ -44,9 +53,10 @@ pub(super) fn run<R: Real>(problem: &Problem<'_, R>, arch: Arch, y: Shared<R>) {
     });
 }
 
-/// The elements that each thread needs for a query.
+/// The elements that each thread needs for a query: the largest score, the sum of the exponentials, the values' sums
+/// and some scores.
 pub(crate) fn part_size(d_value: usize) -> usize {
-    d_value + 2
+    d_value + 2 + KEYS
 }
 
 /// What a member of a team does of it.
@@ -75,7 +85,7 @@ pub(crate) unsafe fn attend<R: Real, S: Simd>(
 struct Thread<'a, 'm, R> {
     problem: &'a Problem<'a, R>,
     member: &'a Member<'m>,
-    /// Of each thread and query: the largest score, the sum of the exponentials, and of the values.
+    /// Of each thread and query, as [`part_size`] has it.
     parts: Shared<R>,
     y: Shared<R>,
 }
@@ -138,13 +148,11 @@ impl<R: Real> Thread<'_, '_, R> {
         let Problem {
             time_query,
             time_key,
-            kv_heads,
             heads,
-            d_head,
             d_value,
             ..
         } = *problem;
-        let (group, size) = (heads / kv_heads, part_size(d_value));
+        let size = part_size(d_value);
         let part = |head: usize, i: usize| {
             let number = problem.number(b, head, i);
             // SAFETY: inside the parts.
@@ -162,7 +170,7 @@ impl<R: Real> Thread<'_, '_, R> {
                 unsafe {
                     let part = part(head, i);
                     *part = R::from_f64(LOWEST);
-                    for at in 1..size {
+                    for at in 1..2 + d_value {
                         *part.add(at) = R::ZERO;
                     }
                 }
@@ -171,35 +179,118 @@ impl<R: Real> Thread<'_, '_, R> {
         let share = self.member.share(high.saturating_sub(low));
         let (mut first, last) = (low + share.start, low + share.end);
         while first < last {
-            let next = last.min(first + KEYS);
-            for kv_head in 0..kv_heads {
+            let keys = first..last.min(first + KEYS);
+            // SAFETY: rows of the keys and values, and the queries' parts.
+            unsafe {
+                self.in_turn::<S, false>(s, b, keys.clone(), own);
                 for i in 0..time_query {
+                    let range = problem.reach.range(b, i);
+                    let seen = keys.start.max(range.start)..keys.end.min(range.end);
+                    if seen.is_empty() {
+                        continue;
+                    }
+                    for head in 0..heads {
+                        let part = part(head, i);
+                        let scores = part.add(2 + d_value + seen.start - first);
+                        let scores = std::slice::from_raw_parts_mut(scores, seen.len());
+                        self.finish_scores(b, head, i, seen.start, scores);
+                        let factor = weigh(s, scores, part);
+                        for k in 0..d_value {
+                            *part.add(2 + k) *= factor;
+                        }
+                    }
+                }
+                self.in_turn::<S, true>(s, b, keys.clone(), own);
+            }
+            first = keys.end;
+        }
+    }
+
+    /// The scores of some keys, or with `VALUES` what their values add to the sums, of all heads in turn.
+    #[inline(always)]
+    unsafe fn in_turn<S: Simd, const VALUES: bool>(
+        &self,
+        s: S,
+        b: usize,
+        keys: Range<usize>,
+        own: usize,
+    ) {
+        let problem = self.problem;
+        let group = problem.heads / problem.kv_heads;
+        for first in keys.clone().step_by(TURN) {
+            let next = keys.end.min(first + TURN);
+            for kv_head in 0..problem.kv_heads {
+                for i in 0..problem.time_query {
                     let range = problem.reach.range(b, i);
                     let (from, to) = (first.max(range.start), next.min(range.end));
                     if from >= to {
                         continue;
                     }
-                    let place = |j: usize| (b * time_key + j) * kv_heads + kv_head;
-                    for head in kv_head * group..(kv_head + 1) * group {
-                        let mut scores = [R::ZERO; KEYS];
-                        let scores = &mut scores[..to - from];
-                        // SAFETY: rows of this head, and the query's part.
+                    let place = [from, to - from, from - keys.start];
+                    let mut head = kv_head * group;
+                    let end = head + group;
+                    while head < end {
+                        let query = [b, head, i];
+                        // SAFETY: rows of this head of keys, and the queries' parts.
                         unsafe {
-                            let query = problem.query.as_ptr().add(problem.query_at(b, i, head));
-                            let keys = problem.key.as_ptr().add(place(from) * d_head);
-                            let stride = kv_heads * d_head;
-                            products(s, query, d_head, keys, stride, scores);
-                            self.finish_scores(b, head, i, from, scores);
-                            let values = problem.value.as_ptr().add(place(from) * d_value);
-                            let part = part(head, i);
-                            let factor = weigh(s, scores, part);
-                            let stride = kv_heads * d_value;
-                            mix(s, scores, values, stride, factor, d_value, part.add(2));
+                            match end - head {
+                                1 => self.heads::<S, 1, 4, VALUES>(s, query, place, own),
+                                2 => self.heads::<S, 2, 4, VALUES>(s, query, place, own),
+                                3 => self.heads::<S, 3, 4, VALUES>(s, query, place, own),
+                                _ => self.heads::<S, HEADS, 2, VALUES>(s, query, place, own),
+                            }
                         }
+                        head += HEADS;
                     }
                 }
             }
-            first = next;
+        }
+    }
+
+    /// Some keys, the first and how many, for `G` heads from one on, which share them. Of the values `N` registers are
+    /// done at once, so that all sums stay in registers.
+    #[inline(always)]
+    unsafe fn heads<S: Simd, const G: usize, const N: usize, const VALUES: bool>(
+        &self,
+        s: S,
+        [b, head, i]: [usize; 3],
+        [first, count, place]: [usize; 3],
+        own: usize,
+    ) {
+        let problem = self.problem;
+        let Problem {
+            time_key,
+            kv_heads,
+            d_head,
+            d_value,
+            ..
+        } = *problem;
+        let row = (b * time_key + first) * kv_heads + problem.kv_head(head);
+        // SAFETY: rows of this head, and the queries' parts.
+        unsafe {
+            let mut queries = [problem.query.as_ptr(); G];
+            let mut sums = [self.parts.at(0); G];
+            let mut scores = sums;
+            let all = queries.iter_mut().zip(&mut sums).zip(&mut scores);
+            for (head, ((query, sums), scores)) in (head..).zip(all) {
+                *query = query.add(problem.query_at(b, i, head));
+                let number = own + problem.number(b, head, i);
+                *sums = self.parts.at(number * part_size(d_value) + 2);
+                *scores = sums.add(d_value + place);
+            }
+            if VALUES {
+                let rows = Rows {
+                    data: problem.value.as_ptr().add(row * d_value),
+                    stride: kv_heads * d_value,
+                };
+                mix::<R, S, G, N>(s, scores, rows, count, d_value, sums);
+            } else {
+                let rows = Rows {
+                    data: problem.key.as_ptr().add(row * d_head),
+                    stride: kv_heads * d_head,
+                };
+                products(s, queries, d_head, rows, count, scores);
+            }
         }
     }
 
@@ -232,50 +323,50 @@ impl<R: Real> Thread<'_, '_, R> {
     }
 }
 
-/// `scores[j] = query keys[j]`, rows of keys `stride` apart.
+/// `scores[g][j] = queries[g] keys[j]`, of the first `count` keys.
 #[inline(always)]
-unsafe fn products<R: Real, S: Simd>(
+unsafe fn products<R: Real, S: Simd, const G: usize>(
     s: S,
-    query: *const R,
+    queries: [*const R; G],
     depth: usize,
-    keys: *const R,
-    stride: usize,
-    scores: &mut [R],
+    keys: Rows<*const R>,
+    count: usize,
+    scores: [*mut R; G],
 ) {
     let lanes = R::lanes::<S>();
     let whole = depth / lanes * lanes;
-    for (j, score) in scores.iter_mut().enumerate() {
+    for j in 0..count {
         // SAFETY: `depth` elements of each row, by the caller's promise.
         unsafe {
-            let key = keys.add(j * stride);
+            let key = keys.data.add(j * keys.stride);
             // Strides of a row are none that the hardware foresees.
             for at in (0..depth).step_by(LINE / size_of::<R>()) {
-                prefetch(key.wrapping_add(AHEAD * stride + at));
+                prefetch(key.wrapping_add(AHEAD * keys.stride + at));
             }
-            let mut sums = [R::splat(s, R::ZERO); 4];
+            let mut sums = [[R::splat(s, R::ZERO); 2]; G];
             let mut k = 0;
-            while k + 4 * lanes <= whole {
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    let at = k + n * lanes;
-                    *sum = R::mul_add(s, R::load(s, query.add(at)), R::load(s, key.add(at)), *sum);
+            while k + 2 * lanes <= whole {
+                for n in 0..2 {
+                    let key = R::load(s, key.add(k + n * lanes));
+                    for (query, sums) in queries.iter().zip(&mut sums) {
+                        let query = R::load(s, query.add(k + n * lanes));
+                        sums[n] = R::mul_add(s, query, key, sums[n]);
+                    }
                 }
-                k += 4 * lanes;
+                k += 2 * lanes;
             }
-            while k < whole {
-                sums[0] = R::mul_add(s, R::load(s, query.add(k)), R::load(s, key.add(k)), sums[0]);
+            while k < depth {
+                let rest = lanes.min(depth - k);
+                let key = R::load_first(s, key.add(k), rest);
+                for (query, sums) in queries.iter().zip(&mut sums) {
+                    let query = R::load_first(s, query.add(k), rest);
+                    sums[0] = R::mul_add(s, query, key, sums[0]);
+                }
                 k += lanes;
             }
-            if k < depth {
-                let rest = depth - k;
-                let x = R::load_first(s, query.add(k), rest);
-                sums[1] = R::mul_add(s, x, R::load_first(s, key.add(k), rest), sums[1]);
+            for (scores, sums) in scores.iter().zip(sums) {
+                *scores.add(j) = R::reduce_sum(s, R::vadd(s, sums[0], sums[1]));
             }
-            let sum = R::vadd(
-                s,
-                R::vadd(s, sums[0], sums[1]),
-                R::vadd(s, sums[2], sums[3]),
-            );
-            *score = R::reduce_sum(s, sum);
         }
     }
 }
@@ -312,48 +403,60 @@ unsafe fn weigh<R: Real, S: Simd>(s: S, scores: &mut [R], part: *mut R) -> R {
     }
 }
 
-/// `sums = factor sums + sum_j weights[j] values[j]`, rows of values `stride` apart.
+/// `sums[g] += sum_j weights[g][j] values[j]`, of the first `count` values.
 #[inline(always)]
-unsafe fn mix<R: Real, S: Simd>(
+unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
     s: S,
-    weights: &[R],
-    values: *const R,
-    stride: usize,
-    factor: R,
+    weights: [*mut R; G],
+    values: Rows<*const R>,
+    count: usize,
     width: usize,
-    sums: *mut R,
+    sums: [*mut R; G],
 ) {
     let lanes = R::lanes::<S>();
-    let factor = R::splat(s, factor);
     let mut k = 0;
     // SAFETY: `width` elements of each row and of the sums, by the caller's promise.
     unsafe {
-        while k + 4 * lanes <= width {
-            let mut acc = [factor; 4];
-            for (n, acc) in acc.iter_mut().enumerate() {
-                *acc = R::vmul(s, factor, R::load(s, sums.add(k + n * lanes)));
-            }
-            for (j, &weight) in weights.iter().enumerate() {
-                let weight = R::splat(s, weight);
-                let row = values.add(j * stride + k);
+        while k + N * lanes <= width {
+            let mut acc = [[R::splat(s, R::ZERO); N]; G];
+            for (acc, sums) in acc.iter_mut().zip(sums) {
                 for (n, acc) in acc.iter_mut().enumerate() {
-                    prefetch(row.wrapping_add(AHEAD * stride + n * lanes));
-                    *acc = R::mul_add(s, weight, R::load(s, row.add(n * lanes)), *acc);
+                    *acc = R::load(s, sums.add(k + n * lanes));
                 }
             }
-            for (n, &acc) in acc.iter().enumerate() {
-                R::store(s, sums.add(k + n * lanes), acc);
+            for j in 0..count {
+                let row = values.data.add(j * values.stride + k);
+                let mut weight = [R::splat(s, R::ZERO); G];
+                for (weight, weights) in weight.iter_mut().zip(&weights) {
+                    *weight = R::splat(s, *weights.add(j));
+                }
+                for at in (0..N * lanes).step_by(LINE / size_of::<R>()) {
+                    prefetch(row.wrapping_add(AHEAD * values.stride + at));
+                }
+                for n in 0..N {
+                    let value = R::load(s, row.add(n * lanes));
+                    for (acc, &weight) in acc.iter_mut().zip(&weight) {
+                        acc[n] = R::mul_add(s, weight, value, acc[n]);
+                    }
+                }
             }
-            k += 4 * lanes;
+            for (acc, sums) in acc.iter().zip(sums) {
+                for (n, &acc) in acc.iter().enumerate() {
+                    R::store(s, sums.add(k + n * lanes), acc);
+                }
+            }
+            k += N * lanes;
         }
         while k < width {
-            let count = lanes.min(width - k);
-            let mut acc = R::vmul(s, factor, R::load_first(s, sums.add(k), count));
-            for (j, &weight) in weights.iter().enumerate() {
-                let value = R::load_first(s, values.add(j * stride + k), count);
-                acc = R::mul_add(s, R::splat(s, weight), value, acc);
+            let rest = lanes.min(width - k);
+            for (weights, sums) in weights.iter().zip(sums) {
+                let mut acc = R::load_first(s, sums.add(k), rest);
+                for j in 0..count {
+                    let value = R::load_first(s, values.data.add(j * values.stride + k), rest);
+                    acc = R::mul_add(s, R::splat(s, *weights.add(j)), value, acc);
+                }
+                R::store_first(s, sums.add(k), rest, acc);
             }
-            R::store_first(s, sums.add(k), count, acc);
             k += lanes;
         }
     }
