@@ -55,7 +55,7 @@ pub(super) fn state<L: SequenceLayer>(trial: &Trial<L>) -> Result<(), String> {
     equal(&go_on(next, restored), &expected)
         .map_err(|what| format!("restored from a record taken before the state went on: {what}"))?;
     // Each of the bytes makes a state or two, which on a GPU would take most of the time of this law.
-    let initial = layer.initial_state(1, &first_device());
+    let initial = initial.to_device(&first_device());
     damaged(&bytes, &|| initial.clone())
 }
 
