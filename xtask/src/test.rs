@@ -58,6 +58,11 @@ pub fn test(backend: Backend, gpu: bool, package: Option<&str>) -> Result {
     match package {
         // Not every crate has backends to choose among.
         Some("seq-data") => command.args(["--package", "seq-data"]),
+        // What other crates' tests turn on.
+        Some("seq-core") => {
+            let features = format!("{},testing,train", features(gpu));
+            command.args(["--package", "seq-core", "--features", &features])
+        }
         Some(package) => command.args(["--package", package, "--features", features(gpu)]),
         None => command.args(["--workspace", "--features", features(gpu)]),
     };

@@ -1,11 +1,12 @@
 //! The kernels of the linear map against Burn's product.
+#![cfg(all(feature = "testing", any(feature = "ndarray", feature = "flex")))]
 
 use burn::tensor::{DType, Device, Tensor, TensorData, Tolerance};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use seq_core::testing::backends;
-use seq_core::{PackedWeights, is_cpu, linear, linear_packed, linear_transposed};
+use seq_core::testing::recurrent::cpu_devices;
+use seq_core::{PackedWeights, linear, linear_packed, linear_transposed};
 
 fn random<const D: usize>(
     shape: [usize; D],
@@ -77,12 +78,7 @@ fn run(
 
 /// Measured differences: 1.1e-5 in f32, of sums of a thousand products, and 2e-14 in f64.
 fn check(size: [usize; 4], kind: Kind) {
-    for backend in backends() {
-        let device = backend.device();
-        if !is_cpu(&device) {
-            continue;
-        }
-        let device = device.autodiff();
+    for device in cpu_devices().map(Device::autodiff) {
         for (dtype, tolerance) in [(DType::F32, 5e-5), (DType::F64, 1e-13)] {
             let fused = run(size, kind, (&device, dtype), true);
             let plain = run(size, kind, (&device, dtype), false);
@@ -124,13 +120,9 @@ fn kernels_are_burns_product_at_size() {
 #[test]
 fn packed_weights_are_those_of_the_call() {
     seq_core::cpu::keep_memory();
-    for backend in backends() {
-        let device = backend.device();
+    for device in cpu_devices() {
         let packed = PackedWeights::default();
         for dtype in [DType::F32, DType::F64] {
-            if !is_cpu(&device) {
-                continue;
-            }
             let options = (&device, dtype);
             for [rows, d_input, d_output] in
                 [[64, 3, 5], [70, 530, 67], [65, 40, 130], [3, 40, 130]]

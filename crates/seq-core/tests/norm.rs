@@ -1,4 +1,5 @@
 //! The kernels of the norms against plain tensor operations.
+#![cfg(all(feature = "testing", any(feature = "ndarray", feature = "flex")))]
 
 use burn::module::Param;
 use burn::nn::{LayerNormConfig, RmsNormConfig};
@@ -7,8 +8,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use seq_core::blocks::{LayerNorm, Norm};
-use seq_core::testing::backends;
-use seq_core::{BackendName, is_cpu};
+use seq_core::testing::recurrent::cpu_devices;
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -80,14 +80,9 @@ fn run(
     results
 }
 
-fn cpu_devices() -> impl Iterator<Item = Device> {
-    let devices = backends().into_iter().map(BackendName::device);
-    devices.filter(is_cpu).map(Device::autodiff)
-}
-
 /// Measured differences: 9e-6 in f32, where the means are large, and below 1e-14 in f64.
 fn check(size: [usize; 4]) {
-    for device in cpu_devices() {
+    for device in cpu_devices().map(Device::autodiff) {
         for kind in KINDS {
             for (dtype, tolerance) in [(DType::F32, 5e-5), (DType::F64, 1e-13)] {
                 let options = (&device, dtype);
@@ -123,7 +118,7 @@ fn kernels_are_the_reference_at_the_edges() {
 #[test]
 fn gradients_are_finite_differences() {
     let size = [2, 3, 2, 5];
-    for device in cpu_devices() {
+    for device in cpu_devices().map(Device::autodiff) {
         for kind in KINDS {
             let options = (&device, DType::F64);
             let gradient = run(size, kind, options, Norm::forward).swap_remove(1);
@@ -152,7 +147,7 @@ fn gradients_are_finite_differences() {
 
 #[test]
 fn nothing_is_normalised_to_nothing() {
-    for device in cpu_devices() {
+    for device in cpu_devices().map(Device::autodiff) {
         for kind in KINDS {
             let options = (&device, DType::F32);
             let norm = norm(kind, 3, &mut StdRng::seed_from_u64(7), options);

@@ -1,4 +1,5 @@
 //! The kernels under a memory checker.
+#![cfg(all(feature = "testing", any(feature = "ndarray", feature = "flex")))]
 
 use burn::nn::{LayerNormConfig, RmsNormConfig};
 use burn::tensor::{Distribution, Tensor};

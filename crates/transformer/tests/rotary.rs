@@ -4,14 +4,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use seq_core::BackendName;
-use seq_core::testing::recurrent::{cpu_backends, memory};
+use seq_core::testing::recurrent::{cpu_devices, memory};
 use seq_transformer::{Rotary, RotaryConfig, RotaryScaling};
 use serde_json::Value;
-
-fn cpu_devices() -> impl Iterator<Item = Device> {
-    cpu_backends().map(BackendName::device)
-}
 
 /// The chosen device in f32, and those that compute in f64 in both.
 fn devices() -> Vec<(Device, DType)> {

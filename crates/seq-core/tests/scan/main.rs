@@ -1,4 +1,5 @@
 //! What must always hold of the linear scan.
+#![cfg(all(feature = "testing", any(feature = "ndarray", feature = "flex")))]
 
 mod case;
 
@@ -7,9 +8,9 @@ use case::{Case, Form, Scan};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use seq_core::Lengths;
 use seq_core::scan::{Complex, ComplexDecay, ComplexScan, Decay, LinearScan};
-use seq_core::testing::recurrent::cpu_backends;
-use seq_core::{BackendName, Lengths};
+use seq_core::testing::recurrent::cpu_devices;
 
 fn cases() -> impl Strategy<Value = Case> {
     let width = prop_oneof![1_usize..20, 60_usize..100];
@@ -90,10 +91,6 @@ fn error(found: Tensor<1>, expected: Tensor<1>) -> f64 {
     let scale: f64 = expected.clone().abs().max().into_scalar();
     let difference: f64 = (found - expected).abs().max().into_scalar();
     difference / (1.0 + scale)
-}
-
-fn cpu_devices() -> impl Iterator<Item = Device> {
-    cpu_backends().map(BackendName::device)
 }
 
 /// Measured over 400 cases: up to 8e-7 and 4e-15.

@@ -25,7 +25,7 @@ pub trait Constants: Sized + 'static {
     const LN_2_LOW: Self;
     /// q in e^r - 1 = r + r² q(r), ascending; relative error of the sum below 0.2 ulp.
     const EXP: &'static [Self];
-    /// P in 2^r = 1 + r P(r) on |r| <= 1/2, ascending; relative error below 0.1 ulp.
+    /// 2^r on |r| <= 1/2, ascending; relative error below 0.1 ulp.
     const EXP2: &'static [Self];
     /// Q in 2 artanh(t/2) = t + t³ Q(t²) on t² <= 4/9, ascending; relative error below 0.25 ulp.
     const ARTANH: &'static [Self];
@@ -74,6 +74,7 @@ impl Constants for f32 {
         0.001_388_251_4,
     ];
     const EXP2: &'static [f32] = &[
+        1.0,
         std::f32::consts::LN_2,
         0.2402265,
         0.05550357,
@@ -128,6 +129,7 @@ impl Constants for f64 {
         2.5053763485557783e-08,
     ];
     const EXP2: &'static [f64] = &[
+        1.0,
         std::f64::consts::LN_2,
         0.24022650695910097,
         0.0555041086648216,
@@ -209,14 +211,28 @@ fn reduce<R: Real, S: Simd>(s: S, y: R::V<S>, bias: R) -> Reduced<R, S> {
 /// The polynomial with the given coefficients, ascending, by Horner's rule.
 #[inline(always)]
 fn polynomial<R: Real, S: Simd>(s: S, x: R::V<S>, coefficients: &'static [R]) -> R::V<S> {
+    let [y] = polynomials::<R, S, 1>(s, [x], coefficients);
+    y
+}
+
+/// The same of several registers, step by step: one after the other they would wait for themselves.
+#[inline(always)]
+fn polynomials<R: Real, S: Simd, const N: usize>(
+    s: S,
+    x: [R::V<S>; N],
+    coefficients: &'static [R],
+) -> [R::V<S>; N] {
     let (&last, rest) = coefficients
         .split_last()
         .expect("a polynomial has coefficients");
-    let mut sum = R::splat(s, last);
+    let mut sums = [R::splat(s, last); N];
     for &c in rest.iter().rev() {
-        sum = R::mul_add(s, sum, x, R::splat(s, c));
+        let c = R::splat(s, c);
+        for (sum, &x) in sums.iter_mut().zip(&x) {
+            *sum = R::mul_add(s, *sum, x, c);
+        }
     }
-    sum
+    sums
 }
 
 /// (e^r - 1) / r for a reduced r.
@@ -255,14 +271,11 @@ pub fn exp<R: Real, S: Simd>(s: S, x: R::V<S>) -> R::V<S> {
     R::vmul(s, R::vmul(s, exp_r, first), second)
 }
 
-/// 2^x where one factor 2^n does; its bits are 0 where n is as low as it gets. Step by step for all registers, as one
-/// after the other they would wait for themselves.
+/// 2^x where one factor 2^n does; its bits are 0 where n is as low as it gets.
 #[inline(always)]
 pub fn exp2_flushed<R: Real, S: Simd, const N: usize>(s: S, mut x: [R::V<S>; N]) -> [R::V<S>; N] {
     let low = R::splat(s, -R::EXPONENT_BIAS);
     let magic = R::splat(s, R::MAGIC + R::EXPONENT_BIAS);
-    let one = R::splat(s, R::ONE);
-    let (&last, rest) = R::EXP2.split_last().expect("a polynomial has coefficients");
     let mut shifted = x;
     for (x, shifted) in x.iter_mut().zip(&mut shifted) {
         *x = R::max(s, low, *x);
@@ -271,16 +284,9 @@ pub fn exp2_flushed<R: Real, S: Simd, const N: usize>(s: S, mut x: [R::V<S>; N])
     for (x, &shifted) in x.iter_mut().zip(&shifted) {
         *x = R::vsub(s, *x, R::vsub(s, shifted, magic));
     }
-    let mut y = [R::splat(s, last); N];
-    for &c in rest.iter().rev() {
-        let c = R::splat(s, c);
-        for (y, &r) in y.iter_mut().zip(&x) {
-            *y = R::mul_add(s, *y, r, c);
-        }
-    }
-    for ((y, &r), &shifted) in y.iter_mut().zip(&x).zip(&shifted) {
-        let power = R::exponent_from_low_bits(s, shifted);
-        *y = R::vmul(s, R::mul_add(s, *y, r, one), power);
+    let mut y = polynomials::<R, S, N>(s, x, R::EXP2);
+    for (y, &shifted) in y.iter_mut().zip(&shifted) {
+        *y = R::vmul(s, *y, R::exponent_from_low_bits(s, shifted));
     }
     y
 }
