@@ -5,6 +5,7 @@
 
 mod buffer;
 pub mod math;
+mod parts;
 mod product;
 mod real;
 mod slices;
@@ -13,7 +14,8 @@ pub mod tile;
 
 pub(crate) use buffer::keeps_memory;
 pub use buffer::{Buffer, Shared, keep_memory, prefetch, reserve};
-pub use product::{Matrix, Panels, product, product_columns, product_of, product_with};
+pub use parts::{Parts, SharedParts};
+pub use product::{Matrix, Panels, product, product_of, product_steps, product_with};
 pub use real::{Arch, Real, Simd, WithSimd};
 pub use slices::{CpuTensor, Slice};
 pub use team::{Member, Team, set_threads, threads};

@@ -175,22 +175,23 @@ fn new_product<R: Real>(
     out
 }
 
-/// Some columns of `a b`, and of the bias added to every row, on the calling thread: `[m, k]` times `[k, n]` to
-/// `out` `[m, n]`, for kernels that have products among other things. Every element of the matrix
-/// `b` is read once for all of the few rows of `a`; the rows of both lie in one piece.
+/// What some steps of the depth of `a b` add up to, with the bias if there is one, on the calling thread: `[m, k]`
+/// times `[k, n]` to `out` `[m, n]`, for kernels that have products among other things, whose threads share the depth
+/// and add their [`Parts`](super::Parts) up. Every element of the matrix `b` is read once for all of the few rows of
+/// `a`; the rows of both lie in one piece.
 ///
 /// # Safety
 ///
-/// The matrices must be inside their memory and have neighbouring columns, the columns and the bias be inside of the
-/// product, and `out` be writable there, where nobody else may use it.
+/// The matrices must be inside their memory and have neighbouring columns, the steps be inside of the product, the bias
+/// have `n` elements, and `out` be writable, where nobody else may use it.
 #[inline(always)]
-pub unsafe fn product_columns<R: Real, S: Simd>(
+pub unsafe fn product_steps<R: Real, S: Simd>(
     s: S,
     size: [usize; 3],
     [a, b]: [Matrix<'_, R>; 2],
     bias: Option<&[R]>,
+    steps: Range<usize>,
     out: Shared<R>,
-    columns: Range<usize>,
 ) {
     let product = Product {
         size,
@@ -201,7 +202,7 @@ pub unsafe fn product_columns<R: Real, S: Simd>(
         out,
     };
     // SAFETY: the caller's promise.
-    unsafe { product.columns(s, columns) };
+    unsafe { product.steps(s, steps, true, out) };
 }
 
 /// How many threads share a product.

@@ -278,18 +278,19 @@ impl<R: Real> Thread<'_, '_, R> {
                 *sums = self.parts.at(number * part_size(d_value) + 2);
                 *scores = sums.add(d_value + place);
             }
+            let values = Rows {
+                data: problem.value.as_ptr().add(row * d_value),
+                stride: kv_heads * d_value,
+            };
+            let soon = soon(G, d_value);
             if VALUES {
-                let rows = Rows {
-                    data: problem.value.as_ptr().add(row * d_value),
-                    stride: kv_heads * d_value,
-                };
-                mix::<R, S, G, N>(s, scores, rows, count, d_value, sums);
+                mix::<R, S, G, N>(s, scores, values, count, d_value, soon, sums);
             } else {
-                let rows = Rows {
+                let keys = Rows {
                     data: problem.key.as_ptr().add(row * d_head),
                     stride: kv_heads * d_head,
                 };
-                products(s, queries, d_head, rows, count, scores);
+                products(s, queries, d_head, keys, count, (values, soon), scores);
             }
         }
     }
@@ -323,7 +324,24 @@ impl<R: Real> Thread<'_, '_, R> {
     }
 }
 
-/// `scores[g][j] = queries[g] keys[j]`, of the first `count` keys.
+/// How many elements of a value are asked for when its key is looked at, which for several heads takes twice the time of
+/// adding the value: so memory is asked for evenly.
+fn soon(heads: usize, d_value: usize) -> usize {
+    match heads {
+        1 => 0,
+        _ => d_value / 2,
+    }
+}
+
+/// Asks for some elements of a row.
+#[inline(always)]
+fn ask<R>(row: *const R, elements: Range<usize>) {
+    for at in elements.step_by(LINE / size_of::<R>()) {
+        prefetch(row.wrapping_add(at));
+    }
+}
+
+/// `scores[g][j] = queries[g] keys[j]`, of the first `count` keys; asks for the first elements of their `values`.
 #[inline(always)]
 unsafe fn products<R: Real, S: Simd, const G: usize>(
     s: S,
@@ -331,6 +349,7 @@ unsafe fn products<R: Real, S: Simd, const G: usize>(
     depth: usize,
     keys: Rows<*const R>,
     count: usize,
+    (values, soon): (Rows<*const R>, usize),
     scores: [*mut R; G],
 ) {
     let lanes = R::lanes::<S>();
@@ -340,9 +359,8 @@ unsafe fn products<R: Real, S: Simd, const G: usize>(
         unsafe {
             let key = keys.data.add(j * keys.stride);
             // Strides of a row are none that the hardware foresees.
-            for at in (0..depth).step_by(LINE / size_of::<R>()) {
-                prefetch(key.wrapping_add(AHEAD * keys.stride + at));
-            }
+            ask(key.wrapping_add(AHEAD * keys.stride), 0..depth);
+            ask(values.data.wrapping_add(j * values.stride), 0..soon);
             let mut sums = [[R::splat(s, R::ZERO); 2]; G];
             let mut k = 0;
             while k + 2 * lanes <= whole {
@@ -403,7 +421,8 @@ unsafe fn weigh<R: Real, S: Simd>(s: S, scores: &mut [R], part: *mut R) -> R {
     }
 }
 
-/// `sums[g] += sum_j weights[g][j] values[j]`, of the first `count` values.
+/// `sums[g] += sum_j weights[g][j] values[j]`, of the first `count` values; asks for what follows on the first `soon`
+/// elements of later ones.
 #[inline(always)]
 unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
     s: S,
@@ -411,6 +430,7 @@ unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
     values: Rows<*const R>,
     count: usize,
     width: usize,
+    soon: usize,
     sums: [*mut R; G],
 ) {
     let lanes = R::lanes::<S>();
@@ -424,15 +444,14 @@ unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
                     *acc = R::load(s, sums.add(k + n * lanes));
                 }
             }
+            let asked = soon.saturating_sub(k).min(N * lanes)..N * lanes;
             for j in 0..count {
                 let row = values.data.add(j * values.stride + k);
                 let mut weight = [R::splat(s, R::ZERO); G];
                 for (weight, weights) in weight.iter_mut().zip(&weights) {
                     *weight = R::splat(s, *weights.add(j));
                 }
-                for at in (0..N * lanes).step_by(LINE / size_of::<R>()) {
-                    prefetch(row.wrapping_add(AHEAD * values.stride + at));
-                }
+                ask(row.wrapping_add(AHEAD * values.stride), asked.clone());
                 for n in 0..N {
                     let value = R::load(s, row.add(n * lanes));
                     for (acc, &weight) in acc.iter_mut().zip(&weight) {

@@ -1,4 +1,5 @@
-//! The kernel of a step on slices. A thread owns heads, then keys, then outputs.
+//! The kernel of a step on slices. A thread reads rows of the weights that enter, then owns heads, then keys, and reads
+//! rows of the weight that leaves.
 
 use std::ops::Range;
 
@@ -7,8 +8,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::Element;
 use seq_core::autodiff::Maybe;
 use seq_core::cpu::{
-    Arch, Buffer, CpuTensor, Matrix, Member, Real, Shared, Simd, Slice, Team, WithSimd,
-    product_columns, reserve, threads,
+    Arch, Buffer, CpuTensor, Matrix, Member, Parts, Real, Shared, SharedParts, Simd, Slice, Team,
+    WithSimd, product_steps, reserve, threads,
 };
 
 use super::Options;
@@ -38,18 +39,19 @@ impl<'a, R: Real + Element> Map<'a, R> {
 }
 
 impl<R: Real> Map<'_, R> {
-    /// Some columns of what the map makes of the rows of `x`, as they lie in an output of all columns.
+    /// What some elements of the rows of `x` give to the map's output, and the bias if `biased`.
     ///
     /// # Safety
     ///
-    /// The columns must be inside, and the calling thread's own.
+    /// The elements must be inside of a row, and `out` be writable for all rows and the calling thread's own.
     #[inline(always)]
-    unsafe fn columns<S: Simd>(
+    unsafe fn steps<S: Simd>(
         &self,
         s: S,
         x: &[R],
         [d_input, d_output]: [usize; 2],
-        columns: Range<usize>,
+        steps: Range<usize>,
+        biased: bool,
         out: Shared<R>,
     ) {
         let size = [x.len() / d_input, d_input, d_output];
@@ -57,8 +59,9 @@ impl<R: Real> Map<'_, R> {
             Matrix::rows(x, d_input),
             Matrix::rows(&self.weight, d_output),
         ];
-        // SAFETY: the matrices are whole, the columns by the promise.
-        unsafe { product_columns(s, size, matrices, self.bias.as_deref(), out, columns) };
+        let bias = self.bias.as_deref().filter(|_| biased);
+        // SAFETY: the matrices are whole, the rest by the promise.
+        unsafe { product_steps(s, size, matrices, bias, steps, out) };
     }
 }
 
@@ -97,11 +100,13 @@ impl<R: Real> Problem<'_, R> {
         };
         let len = self.batch * self.d_output;
         let mut y = reserve(len);
-        let width = |heads: usize| self.batch * heads * self.d_head;
+        let width = self.batch * self.heads * self.d_head;
+        let entering = width + 2 * self.batch * self.kv_heads * self.d_head;
         // SAFETY: each is written before it is read.
-        let mut buffers = [self.heads, self.kv_heads, self.kv_heads, self.heads]
-            .map(|heads| unsafe { Buffer::uninit(width(heads)) });
-        let [query, key, value, mixed] = buffers.each_mut().map(Buffer::shared);
+        let mut buffers = [entering, width].map(|len| unsafe { Buffer::uninit(len) });
+        let [entered, mixed] = buffers.each_mut().map(Buffer::shared);
+        let mut entering = Parts::new(count, entering);
+        let mut leaving = Parts::new(count, len);
         let reach = Reach {
             causal: true,
             window: self.options.window,
@@ -116,12 +121,11 @@ impl<R: Real> Problem<'_, R> {
             reach: &reach,
             keys,
             values,
-            query,
-            key,
-            value,
+            entered,
+            entering: entering.shared(entered),
             mixed,
             parts: parts.shared(),
-            y: Shared::new(y.as_mut_ptr()),
+            leaving: leaving.shared(Shared::new(y.as_mut_ptr())),
         };
         let arch = Arch::new();
         Team::run(count, |member| {
@@ -143,15 +147,14 @@ struct Pass<'a, R: Real> {
     /// `[batch, room, kv_heads, d_head]`, as the values.
     keys: Shared<R>,
     values: Shared<R>,
-    /// `[batch, heads, d_head]`, as what attention gives.
-    query: Shared<R>,
-    /// `[batch, kv_heads, d_head]`, as the value.
-    key: Shared<R>,
-    value: Shared<R>,
+    /// The queries `[batch, heads, d_head]`, then the keys `[batch, kv_heads, d_head]`, then the values.
+    entered: Shared<R>,
+    entering: SharedParts<R>,
+    /// `[batch, heads, d_head]`, what attention gives.
     mixed: Shared<R>,
     parts: Shared<R>,
-    /// `[batch, d_output]`
-    y: Shared<R>,
+    /// Of y, `[batch, d_output]`.
+    leaving: SharedParts<R>,
 }
 
 struct Thread<'a, 'm, R: Real> {
@@ -167,70 +170,99 @@ impl<R: Real> WithSimd for Thread<'_, '_, R> {
         let Self { pass, member } = self;
         let problem = pass.problem;
         let width = problem.heads * problem.d_head;
-        let line = 64 / size_of::<R>();
-        let lines = member.share(problem.d_output.div_ceil(line));
-        let own = lines.start * line..problem.d_output.min(lines.end * line);
-        // SAFETY: until the threads meet, each writes its own heads; what attention reads is there when they
-        // have met, and so is what the last map reads, whose columns are each thread's own.
+        let size = [width, problem.d_output];
+        // SAFETY: a thread writes parts and heads of its own; what others wrote is read when all have met.
         unsafe {
-            self.enter(s, member.share(problem.heads + 2 * problem.kv_heads));
+            self.enter(s);
+            member.wait();
+            self.turn(s, member.share(problem.heads + 2 * problem.kv_heads));
             member.wait();
             self.attend(s);
             member.wait();
             let mixed = std::slice::from_raw_parts(pass.mixed.at(0), problem.batch * width);
-            let size = [width, problem.d_output];
-            problem.output.columns(s, mixed, size, own, pass.y);
+            let (own, out) = (member.share(width), pass.leaving.of(member.index()));
+            problem
+                .output
+                .steps(s, mixed, size, own, member.index() == 0, out);
+            member.wait();
+            let own = member.share(problem.batch * problem.d_output);
+            pass.leaving.add_up(member.count(), own);
         }
     }
 }
 
 impl<R: Real> Thread<'_, '_, R> {
-    /// The queries, keys and values of some heads, which are counted through in this order.
+    /// What a share of the input gives to the queries, keys and values.
     ///
     /// # Safety
     ///
-    /// The heads must be this thread's own.
+    /// The thread's part must be its own.
     #[inline(always)]
-    unsafe fn enter<S: Simd>(&self, s: S, own: Range<usize>) {
+    unsafe fn enter<S: Simd>(&self, s: S) {
+        let (problem, member) = (self.pass.problem, self.member);
+        // SAFETY: there are parts for all threads.
+        let part = unsafe { self.pass.entering.of(member.index()) };
+        let mut first = 0;
+        for (map, heads) in [
+            (&problem.query, problem.heads),
+            (&problem.key, problem.kv_heads),
+            (&problem.value, problem.kv_heads),
+        ] {
+            let width = heads * problem.d_head;
+            let size = [problem.d_model, width];
+            let (own, biased) = (member.share(problem.d_model), member.index() == 0);
+            // SAFETY: by the promise; the outputs of the maps lie one after the other.
+            unsafe {
+                let out = Shared::new(part.at(first));
+                map.steps(s, &problem.x, size, own, biased, out);
+            }
+            first += problem.batch * width;
+        }
+    }
+
+    /// Finishes some heads, which are counted through queries, keys and values: adds up what the threads gave, turns it
+    /// by its position and writes it to the cache.
+    ///
+    /// # Safety
+    ///
+    /// All threads must have entered, and the heads be this thread's own.
+    #[inline(always)]
+    unsafe fn turn<S: Simd>(&self, s: S, own: Range<usize>) {
         let pass = self.pass;
         let problem = pass.problem;
         let (heads, kv_heads, d_head) = (problem.heads, problem.kv_heads, problem.d_head);
-        let maps = [
-            (&problem.query, 0..heads, pass.query, None),
-            (
-                &problem.key,
-                heads..heads + kv_heads,
-                pass.key,
-                Some(pass.keys),
-            ),
-            (
-                &problem.value,
-                heads + kv_heads..heads + 2 * kv_heads,
-                pass.value,
-                Some(pass.values),
-            ),
-        ];
-        for (i, (map, all, out, cache)) in maps.into_iter().enumerate() {
+        let mut before = 0;
+        for (i, (count, cache)) in [
+            (heads, None),
+            (kv_heads, Some(pass.keys)),
+            (kv_heads, Some(pass.values)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let all = before..before + count;
+            before = all.end;
             let (start, end) = (own.start.max(all.start), own.end.min(all.end));
             if start >= end {
                 continue;
             }
-            let columns = (start - all.start) * d_head..(end - all.start) * d_head;
-            let width = all.len() * d_head;
-            let size = [problem.d_model, width];
-            // SAFETY: the columns of this thread's own heads, which the cache has room for at the row's place.
-            unsafe {
-                map.columns(s, &problem.x, size, columns.clone(), out);
-                for row in 0..problem.batch {
-                    let out = out.at(row * width + columns.start);
+            let width = count * d_head;
+            let (column, len) = ((start - all.start) * d_head, (end - start) * d_head);
+            for row in 0..problem.batch {
+                let first = problem.batch * all.start * d_head + row * width + column;
+                // SAFETY: this thread's own heads, which the cache has room for at the row's place.
+                unsafe {
+                    pass.entering
+                        .add_up(self.member.count(), first..first + len);
+                    let out = pass.entered.at(first);
                     if let Some(turn) = problem.options.turn.as_ref().filter(|_| i < 2) {
-                        let vectors = std::slice::from_raw_parts_mut(out, columns.len());
+                        let vectors = std::slice::from_raw_parts_mut(out, len);
                         turn_heads(s, turn, problem.turns, turn.start(row), vectors, d_head);
                     }
                     if let Some(cache) = cache {
                         let at = row * problem.room + problem.options.places[row];
-                        let into = cache.at(at * width + columns.start);
-                        into.copy_from_nonoverlapping(out, columns.len());
+                        let into = cache.at(at * width + column);
+                        into.copy_from_nonoverlapping(out, len);
                     }
                 }
             }
@@ -241,7 +273,7 @@ impl<R: Real> Thread<'_, '_, R> {
     ///
     /// # Safety
     ///
-    /// All threads must have entered.
+    /// All threads must have finished their heads.
     #[inline(always)]
     unsafe fn attend<S: Simd>(&self, s: S) {
         let pass = self.pass;
@@ -258,7 +290,7 @@ impl<R: Real> Thread<'_, '_, R> {
             kv_heads: problem.kv_heads,
             d_head,
             d_value: d_head,
-            query: slice(pass.query, problem.batch * heads * d_head),
+            query: slice(pass.entered, problem.batch * heads * d_head),
             key: slice(pass.keys, held),
             value: slice(pass.values, held),
             scale: problem.options.scale,
