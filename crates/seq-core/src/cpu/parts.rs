@@ -5,6 +5,24 @@ use std::ops::Range;
 use super::{Buffer, Real, Shared};
 
 /// Memory for the parts that the members of a team give to a sum; the first of them writes to the sum itself.
+///
+/// ```
+/// use seq_core::cpu::{Parts, Shared, Team};
+///
+/// let mut sums = [0.0_f32; 4];
+/// let mut parts = Parts::new(2, sums.len());
+/// let parts = parts.shared(Shared::new(sums.as_mut_ptr()));
+/// Team::run(2, |member| {
+///     // SAFETY: a thread writes its own part, and then its own share of the sum.
+///     unsafe {
+///         let part = parts.of(member.index());
+///         (0..4).for_each(|i| *part.at(i) = 3.0 / member.count() as f32);
+///         member.wait();
+///         parts.add_up(member.count(), member.share(4));
+///     }
+/// });
+/// assert_eq!(sums, [3.0; 4]);
+/// ```
 pub struct Parts<R: Real> {
     len: usize,
     others: Buffer<R>,
@@ -31,7 +49,7 @@ impl<R: Real> Parts<R> {
     }
 }
 
-/// [`Parts`] as the threads of a team have them.
+/// [`Parts`] as the threads of a team have them; the example is there.
 #[derive(Clone, Copy)]
 pub struct SharedParts<R> {
     len: usize,

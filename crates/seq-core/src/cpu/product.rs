@@ -323,6 +323,7 @@ mod tests {
             [401, 400, 1],
             [14, 1030, 131],
             [530, 9, 150],
+            [7, 203, 130],
         ];
         for size in sizes {
             for transposed in [[false, false], [true, false], [false, true], [true, true]] {
