@@ -5,8 +5,11 @@ use burn::tensor::kind::Basic;
 use burn::tensor::{Device, Tensor, TensorData};
 use thiserror::Error;
 
-/// The device of the backend named in `BURN_DEVICE`, or else of the best one compiled in: Burn takes
-/// GPUs first, then `flex`, then `ndarray`.
+/// The device of the backend named in `BURN_DEVICE`, or else of the best one whose feature is on: Burn takes GPUs
+/// first, then `flex`, then `ndarray`.
+///
+/// Burn may have others compiled in, as `burn-train` brings `flex`; without the feature of that name here, the kernels
+/// would not run on it.
 ///
 /// For `f64` take a CPU backend: wgpu stores it, but computes `exp` and `tanh` of it in `f32`.
 ///
@@ -18,6 +21,10 @@ use thiserror::Error;
 /// # }
 /// ```
 pub fn device() -> Device {
+    #[cfg(all(feature = "ndarray", not(any(feature = "flex", feature = "cube"))))]
+    if std::env::var_os("BURN_DEVICE").is_none() {
+        return ndarray();
+    }
     Device::default()
 }
 
