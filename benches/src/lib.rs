@@ -19,7 +19,7 @@ mod ssm;
 mod transformer;
 
 pub use agreement::{Agreement, Disagreement, TOLERANCE};
-pub use measure::{Sample, Timer, gemm_peak, peak_memory, read_bandwidth};
+pub use measure::{Memory, Sample, Timer, gemm_peak, peak_memory};
 pub use report::{Line, Machine, Row, linearity, print_table};
 
 use burn::tensor::Device;

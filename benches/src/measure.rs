@@ -103,16 +103,26 @@ pub fn gemm_peak() -> f64 {
     [1024, 1536, 2048].map(rate).into_iter().fold(0.0, f64::max)
 }
 
-/// The rate in bytes a second at which the threads set read memory in a row: the best of several sums of 512 MB,
-/// far beyond what caches hold.
-pub fn read_bandwidth() -> f64 {
-    let values = vec![1.0_f32; 1 << 27];
-    let fastest = (0..7).fold(f64::INFINITY, |fastest, _| {
-        let start = Instant::now();
-        std::hint::black_box(sum(&values));
-        fastest.min(start.elapsed().as_secs_f64())
-    });
-    size_of_val(&values[..]) as f64 / fastest
+/// Memory far beyond what caches hold, 512 MB, which all threads read in a row: what a workload that memory bounds
+/// is timed beside.
+pub struct Memory(Vec<f32>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(vec![1.0; 1 << 27])
+    }
+}
+
+impl Memory {
+    /// Reads all of it.
+    pub fn read(&self) {
+        std::hint::black_box(sum(&self.0));
+    }
+
+    /// Bytes a second, where a reading takes so long.
+    pub fn rate(&self, milliseconds: f64) -> f64 {
+        size_of_val(&self.0[..]) as f64 / milliseconds * 1e3
+    }
 }
 
 /// The sum of all values, by all threads.
@@ -176,6 +186,7 @@ mod tests {
     fn every_value_is_read() {
         let values: Vec<f32> = (0..1003).map(|i| i as f32).collect();
         assert_eq!(sum(&values), 1002.0 * 1003.0 / 2.0);
+        assert_eq!(Memory(values).rate(2.0), 4.0 * 1003.0 / 2e-3);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Row {
     pub scaling: bool,
     /// Bytes that a step reads at least; 0 where memory does not bound it.
     pub reads: f64,
+    /// At how many bytes a second [`Memory`](crate::Memory) was read between the rounds, where a step reads any.
+    pub bandwidth: Option<f64>,
     /// Bytes of the inputs, and the most that a process had which ran the workload once, its inputs included.
     pub peak: Option<(usize, usize)>,
     /// This workspace's layer.
@@ -132,17 +134,11 @@ pub struct Machine {
     pub threads: usize,
     /// That of [`gemm_peak`](crate::gemm_peak).
     pub peak: f64,
-    /// That of [`read_bandwidth`](crate::read_bandwidth), where a row needs it.
-    pub bandwidth: Option<f64>,
 }
 
 /// Prints the rows as a table.
 pub fn print_table(rows: &[Row], machine: Machine) {
-    let Machine {
-        threads,
-        peak,
-        bandwidth,
-    } = machine;
+    let Machine { threads, peak } = machine;
     const HEAD: [&str; 11] = [
         "workload",
         "backend",
@@ -193,18 +189,18 @@ pub fn print_table(rows: &[Row], machine: Machine) {
             );
         }
     }
-    let memory = bandwidth.into_iter().flat_map(|rate| reading(rows, rate));
     let lines = linearity(rows).into_iter().chain(gru_beside_lstm(rows));
-    for line in lines.chain(memory).chain(peaks(rows)) {
+    for line in lines.chain(reading(rows)).chain(peaks(rows)) {
         println!("{line}");
     }
 }
 
 /// For each row that memory bounds: how its time stands beside that of reading what it has to read.
-fn reading(rows: &[Row], bandwidth: f64) -> Vec<String> {
+fn reading(rows: &[Row]) -> Vec<String> {
     let line = |row: &Row| {
+        let bandwidth = row.bandwidth?;
         let ms = row.reads / bandwidth * 1e3;
-        format!(
+        Some(format!(
             "Memory: {} on {} reads weights and cache, {:.1} MB, which takes {} ms at the {:.1} GB/s measured; its step takes {:.2} times as long.",
             row.workload,
             row.backend,
@@ -212,12 +208,9 @@ fn reading(rows: &[Row], bandwidth: f64) -> Vec<String> {
             milliseconds(ms),
             bandwidth / 1e9,
             row.ours.median / ms
-        )
+        ))
     };
-    rows.iter()
-        .filter(|row| row.reads > 0.0)
-        .map(line)
-        .collect()
+    rows.iter().filter_map(line).collect()
 }
 
 /// For each row whose peak of memory was measured: how it stands beside the inputs.
@@ -306,6 +299,7 @@ mod tests {
             steps: 1,
             scaling: false,
             reads: 0.0,
+            bandwidth: None,
             peak: None,
             ours: sample(2.0),
             baseline: Some(("burn_nn", sample(5.0))),
@@ -328,13 +322,14 @@ mod tests {
         let mut row = row(Ok(Agreement::default()));
         let rows = |row: &Row| {
             [
-                reading(std::slice::from_ref(row), 1e10),
+                reading(std::slice::from_ref(row)),
                 peaks(std::slice::from_ref(row)),
             ]
             .concat()
         };
         assert!(rows(&row).is_empty());
-        (row.reads, row.peak) = (1e7, Some((2_000_000, 5_000_000)));
+        (row.reads, row.bandwidth) = (1e7, Some(1e10));
+        row.peak = Some((2_000_000, 5_000_000));
         let lines = rows(&row);
         assert!(lines[0].contains("10.0 MB, which takes 1.00 ms at the 10.0 GB/s"));
         assert!(

@@ -9,8 +9,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use benches::{
-    ARCHITECTURES, Case, Machine, Profile, Row, Timer, gemm_peak, peak_memory, print_table,
-    read_bandwidth,
+    ARCHITECTURES, Case, Machine, Memory, Profile, Row, Timer, gemm_peak, peak_memory, print_table,
 };
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -75,10 +74,6 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let machine = Machine {
         threads,
         peak: gemm_peak(),
-        bandwidth: cases
-            .iter()
-            .any(|case| case.reads > 0.0)
-            .then(read_bandwidth),
     };
 
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}")?;
@@ -177,8 +172,16 @@ fn measure(
             (backend, workload, agreement, ours, beside)
         })
         .collect();
+    let mut reading = (case.reads > 0.0).then(|| {
+        let memory = Memory::default();
+        let timer = Timer::new(budget, || memory.read());
+        (memory, timer)
+    });
     bar.inc(1);
     for _ in 0..rounds {
+        if let Some((memory, timer)) = &mut reading {
+            timer.round(|| memory.read());
+        }
         for (_, workload, _, ours, beside) in &mut sides {
             ours.round(|| workload.ours());
             if let Some(beside) = beside {
@@ -187,6 +190,7 @@ fn measure(
         }
         bar.inc(1);
     }
+    let bandwidth = reading.map(|(memory, timer)| memory.rate(timer.sample(1).median));
     sides
         .into_iter()
         .map(|(backend, workload, agreement, ours, beside)| Row {
@@ -197,6 +201,7 @@ fn measure(
             steps: case.steps,
             scaling: case.scaling,
             reads: case.reads,
+            bandwidth,
             peak: peak(case, backend, args),
             ours: ours.sample(case.steps),
             baseline: baseline.zip(beside.map(|timer| timer.sample(case.steps))),
