@@ -172,7 +172,7 @@ fn measure(
             (backend, workload, agreement, ours, beside)
         })
         .collect();
-    let mut reading = (case.reads > 0.0).then(|| {
+    let mut reading = (case.reads > 0.0 && !args.ours_only).then(|| {
         let memory = Memory::default();
         let timer = Timer::new(budget, || memory.read());
         (memory, timer)

@@ -282,15 +282,15 @@ impl<R: Real> Thread<'_, '_, R> {
                 data: problem.value.as_ptr().add(row * d_value),
                 stride: kv_heads * d_value,
             };
-            let soon = soon(G, d_value);
             if VALUES {
-                mix::<R, S, G, N>(s, scores, values, count, d_value, soon, sums);
+                mix::<R, S, G, N>(s, scores, values, count, d_value, sums);
             } else {
                 let keys = Rows {
                     data: problem.key.as_ptr().add(row * d_head),
                     stride: kv_heads * d_head,
                 };
-                products(s, queries, d_head, keys, count, (values, soon), scores);
+                let values = (values, soon(G, d_value));
+                products(s, queries, d_head, keys, count, values, scores);
             }
         }
     }
@@ -421,8 +421,8 @@ unsafe fn weigh<R: Real, S: Simd>(s: S, scores: &mut [R], part: *mut R) -> R {
     }
 }
 
-/// `sums[g] += sum_j weights[g][j] values[j]`, of the first `count` values; asks for what follows on the first `soon`
-/// elements of later ones.
+/// `sums[g] += sum_j weights[g][j] values[j]`, of the first `count` values; asks for those elements of later ones
+/// that were not asked for with their keys.
 #[inline(always)]
 unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
     s: S,
@@ -430,10 +430,9 @@ unsafe fn mix<R: Real, S: Simd, const G: usize, const N: usize>(
     values: Rows<*const R>,
     count: usize,
     width: usize,
-    soon: usize,
     sums: [*mut R; G],
 ) {
-    let lanes = R::lanes::<S>();
+    let (lanes, soon) = (R::lanes::<S>(), soon(G, width));
     let mut k = 0;
     // SAFETY: `width` elements of each row and of the sums, by the caller's promise.
     unsafe {
